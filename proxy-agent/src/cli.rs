@@ -1,0 +1,52 @@
+//! The command line: one file a subcommand.
+
+mod backends;
+mod cleanup;
+mod plan;
+mod run;
+mod services;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Kubernetes Services with eBPF, on this node.
+#[derive(Parser, Debug)]
+#[command(name = "proxy-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve this node's Services until told to stop; what is programmed stays in place.
+    Run(run::Args),
+    /// Show what would be programmed for a folder of manifests; needs no privileges.
+    Plan(plan::Args),
+    /// Show the frontends that the pinned maps hold now.
+    Services(services::Args),
+    /// Show the endpoints that the pinned maps hold now.
+    Backends(backends::Args),
+    /// Remove every pin and link: the node is then without service routing.
+    Cleanup(cleanup::Args),
+}
+
+/// Entry point of the binary: runs the subcommand, prints an error with its causes, 1 on failure.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Services(args) => services::run(args),
+        Command::Backends(args) => backends::run(args),
+        Command::Cleanup(args) => cleanup::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

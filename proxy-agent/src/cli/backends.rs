@@ -1,0 +1,7 @@
+/// Arguments of `proxy-agent backends`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: Args) -> anyhow::Result<()> {
+    anyhow::bail!("not there yet")
+}

@@ -1,0 +1,1 @@
+//! Maps, programs and their attachment: the only module that touches the kernel.

@@ -1,0 +1,12 @@
+//! The Ferroute node agent: watches Services, EndpointSlices and its Node, and keeps the maps of the eBPF
+//! programs in step with them.
+//!
+//! Data flows one way, and each module knows only the one before it:
+//! `source` (API server or folder) → `state` (slim objects, indexed) → `plan` (pure: what should be
+//! programmed) → `datapath` (maps and attachments; the only module that touches the kernel).
+
+pub mod cli;
+pub mod datapath;
+pub mod plan;
+pub mod source;
+pub mod state;

@@ -1,0 +1,1 @@
+//! Where API objects come from.

@@ -1,0 +1,34 @@
+//! What the Ferroute agent and its eBPF programs agree on: the keys and values of the maps, and how an
+//! endpoint is chosen.
+//!
+//! Everything here is plain old data with a fixed layout, asserted at compile time, and free of padding:
+//! the kernel hashes keys byte by byte. Addresses are byte arrays in network order, ports are in host
+//! order, so that `bpftool map dump` shows what a person expects.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod affinity;
+mod backend;
+mod choose;
+mod counters;
+mod filter;
+mod frontend;
+mod name;
+mod net;
+mod socket;
+
+pub use affinity::{Affinity, AffinityKey4, AffinityKey6, ClientKind};
+pub use backend::{Backend4, Backend6, BackendLoad, EndpointList, is_live};
+pub use choose::pick;
+pub use counters::Counters;
+pub use filter::{FILTER_WORDS, filter_position4, filter_position6};
+pub use frontend::{
+    ANY_PORT, Algorithm, Frontend, FrontendKey4, FrontendKey6, FrontendKind, SlotRange, WhenEmpty,
+};
+pub use name::{SERVICE_NAME_LEN, ServicePort};
+pub use net::{Family, Protocol, map_to_v6, unmap_v4};
+pub use socket::{PEERS, Peers, Translation};
+
+/// Version of the map layout as a whole. Raised when the meaning of a field changes without its size
+/// changing; sizes and capacities are compared on their own when a pinned map is re-opened.
+pub const LAYOUT_VERSION: u32 = 1;

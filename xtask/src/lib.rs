@@ -1,0 +1,1 @@
+//! Builds, runs, tests and measures Ferroute.

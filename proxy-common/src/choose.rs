@@ -5,7 +5,6 @@
 /// `len / 2^32`.
 #[inline(always)]
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "the shifted product is below len")]
 pub const fn pick(random: u32, len: u32) -> u32 {
     ((random as u64 * len as u64) >> 32) as u32
 }

@@ -4,7 +4,8 @@ use bytemuck::{Pod, Zeroable};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Counters {
-    /// A destination was translated to an endpoint, for a connect() or a datagram of an unconnected socket.
+    /// A socket was given an endpoint: by a connect(), or by the first datagram of an unconnected socket to
+    /// a frontend.
     pub translated: u64,
     /// Refused: the Service has no endpoint.
     pub no_endpoint: u64,

@@ -25,6 +25,7 @@ pub const fn filter_position6(address: [u8; 16]) -> (u32, u64) {
 }
 
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "20 bits are left after the shift")]
 const fn position(value: u64) -> (u32, u64) {
     let bit = (value.wrapping_mul(SPREAD) >> (64 - FILTER_WORDS.trailing_zeros() - 6)) as u32;
     (bit / 64, 1 << (bit % 64))

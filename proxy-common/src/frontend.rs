@@ -136,11 +136,68 @@ pub struct Frontend {
     pub when_external_empty: WhenEmpty,
     /// Zero.
     pub reserved: [u8; 2],
+    /// [`seal4`] or [`seal6`] over the key and the fields above.
+    ///
+    /// The kernel may hand the memory of a replaced hash entry to another entry while a program still
+    /// reads it. A program that finds the seal broken looks the key up again.
+    pub seal: u64,
+}
+
+/// The seal of an IPv4 frontend; `value` are the words of the [`Frontend`] before its seal.
+#[inline(always)]
+#[must_use]
+pub const fn seal4(key: &FrontendKey4, value: [u64; 4]) -> u64 {
+    let [a, b, c, d] = key.address;
+    seal(u32::from_ne_bytes([a, b, c, d]) as u64, key.port, key.protocol, value)
+}
+
+/// The seal of an IPv6 frontend; `value` are the words of the [`Frontend`] before its seal.
+#[inline(always)]
+#[must_use]
+pub const fn seal6(key: &FrontendKey6, value: [u64; 4]) -> u64 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = key.address;
+    let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let low = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
+    seal(mix(high, low), key.port, key.protocol, value)
+}
+
+#[inline(always)]
+const fn seal(address: u64, port: u16, protocol: Protocol, value: [u64; 4]) -> u64 {
+    let [internal, external, ids, kinds] = value;
+    let key = mix(address, (port as u64) << 8 | protocol as u64);
+    mix(mix(mix(mix(key, internal), external), ids), kinds)
+}
+
+#[inline(always)]
+const fn mix(state: u64, word: u64) -> u64 {
+    // Odd, with well spread bits: 2^64 divided by the golden ratio.
+    (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Frontend {
+    /// This frontend with the seal for `key`.
+    #[must_use]
+    pub fn sealed4(mut self, key: &FrontendKey4) -> Self {
+        self.seal = seal4(key, self.sealed_words());
+        self
+    }
+
+    /// This frontend with the seal for `key`.
+    #[must_use]
+    pub fn sealed6(mut self, key: &FrontendKey6) -> Self {
+        self.seal = seal6(key, self.sealed_words());
+        self
+    }
+
+    fn sealed_words(&self) -> [u64; 4] {
+        let [internal, external, ids, kinds, _seal] = bytemuck::cast::<Self, [u64; 5]>(*self);
+        [internal, external, ids, kinds]
+    }
 }
 
 const _: () = assert!(size_of::<FrontendKey4>() == 4 + 2 + 1 + 1);
 const _: () = assert!(size_of::<FrontendKey6>() == 16 + 2 + 1 + 1);
-const _: () = assert!(size_of::<Frontend>() == 32);
+const _: () = assert!(size_of::<Frontend>() == 40);
 const _: () = assert!(core::mem::offset_of!(FrontendKey4, port) == 4);
 const _: () = assert!(core::mem::offset_of!(FrontendKey6, port) == 16);
 const _: () = assert!(core::mem::offset_of!(Frontend, service_port) == 16);
@@ -154,8 +211,25 @@ mod tests {
     fn an_unknown_enum_value_is_refused() {
         let mut bytes = [0_u8; size_of::<Frontend>()];
         bytes[24] = 200;
-        let words: [u32; 8] = bytemuck::cast(bytes);
+        let words: [u64; 5] = bytemuck::cast(bytes);
         assert!(bytemuck::checked::try_cast::<_, Frontend>(words).is_err());
+    }
+
+    #[test]
+    fn a_seal_holds_for_one_key_and_one_value() {
+        let value = Frontend { service_port: 7, ..Zeroable::zeroed() };
+        let key = FrontendKey4::new([10, 96, 0, 1], 443, Protocol::Tcp);
+        let sealed = value.sealed4(&key);
+        assert_eq!(sealed.seal, Frontend { seal: 0, ..sealed }.sealed4(&key).seal);
+        let others = [
+            value.sealed4(&FrontendKey4::new([10, 96, 0, 2], 443, Protocol::Tcp)),
+            value.sealed4(&FrontendKey4::new([10, 96, 0, 1], 444, Protocol::Tcp)),
+            value.sealed4(&FrontendKey4::new([10, 96, 0, 1], 443, Protocol::Udp)),
+            Frontend { service_port: 8, ..value }.sealed4(&key),
+            Frontend { internal: SlotRange { base: 1, len: 0 }, ..value }.sealed4(&key),
+            Frontend { external: SlotRange { base: 1, len: 0 }, ..value }.sealed4(&key),
+        ];
+        assert!(others.iter().all(|other| other.seal != sealed.seal));
     }
 
     #[test]

@@ -5,6 +5,9 @@ use crate::{EndpointList, Protocol};
 /// Port of the entry that answers for every port a cluster IP does not serve.
 pub const ANY_PORT: u16 = 0;
 
+/// Service port id of the entry that answers for unknown ports; no service port has it.
+pub const NO_SERVICE_PORT: u32 = 0;
+
 /// Key of `FRONTENDS4`: an IPv4 address, port and protocol that a Service answers on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, NoUninit, CheckedBitPattern, Zeroable)]
 #[repr(C)]

@@ -23,8 +23,8 @@ pub use choose::pick;
 pub use counters::Counters;
 pub use filter::{FILTER_WORDS, filter_position4, filter_position6};
 pub use frontend::{
-    ANY_PORT, Algorithm, Frontend, FrontendKey4, FrontendKey6, FrontendKind, SlotRange, WhenEmpty, seal4,
-    seal6,
+    ANY_PORT, Algorithm, Frontend, FrontendKey4, FrontendKey6, FrontendKind, NO_SERVICE_PORT, SlotRange,
+    WhenEmpty, seal4, seal6,
 };
 pub use name::{SERVICE_NAME_LEN, ServicePort};
 pub use net::{Family, Protocol, map_to_v6, unmap_v4};

@@ -1,2 +1,84 @@
+//! The Ferroute eBPF programs of the socket path. The agent loads them and attaches them to a cgroup.
+//!
+//! Entry points only: each hands its context to the module that knows what to do.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod affinity;
+mod atomic;
+mod choose;
+mod context;
+mod count;
+mod ip;
+mod lookup;
+mod maps;
+mod socket;
+mod storage;
+mod verdict;
+
+use aya_ebpf::{
+    macros::{cgroup_sock, cgroup_sock_addr},
+    programs::{SockAddrContext, SockContext},
+};
+use context::SockAddr;
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    let ctx = SockAddr::new(&ctx);
+    socket::connect4(&ctx).conclude4(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    let ctx = SockAddr::new(&ctx);
+    socket::connect6(&ctx).conclude6(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    let ctx = SockAddr::new(&ctx);
+    socket::sendmsg4(&ctx).conclude4(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    let ctx = SockAddr::new(&ctx);
+    socket::sendmsg6(&ctx).conclude6(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    socket::show_frontend4(&SockAddr::new(&ctx))
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    socket::show_frontend6(&SockAddr::new(&ctx))
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(ctx: SockAddrContext) -> i32 {
+    socket::show_frontend4(&SockAddr::new(&ctx))
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    socket::show_frontend6(&SockAddr::new(&ctx))
+}
+
+#[cgroup_sock(sock_release)]
+fn sock_release(ctx: SockContext) -> i32 {
+    storage::release(ctx.sock)
+}
+
+/// Linked only if something can panic, and then the verifier refuses the program: there is no way out.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The helpers used are for GPL programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -70,7 +70,8 @@ pub const fn is_live(generation: u32) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BackendLoad {
-    /// Open sockets of this node's processes that were translated to the backend.
+    /// Open sockets of this node's processes that were translated to the backend; stays 0 unless the agent
+    /// runs with `--count-connections`.
     pub active: u64,
 }
 

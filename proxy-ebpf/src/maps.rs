@@ -19,6 +19,10 @@ const MAPPED: usize = 1 << 10;
 #[unsafe(no_mangle)]
 pub(crate) static HAS_SET_RETVAL: Global<u32> = Global::new(0);
 
+/// 1 when open sockets are counted per backend, which needs `sock_release` to be attached.
+#[unsafe(no_mangle)]
+pub(crate) static COUNT_CONNECTIONS: Global<u32> = Global::new(0);
+
 #[btf_map]
 pub(crate) static FRONTENDS4: HashMap<FrontendKey4, Frontend, 131_072, ON_DEMAND> = HashMap::new();
 #[btf_map]

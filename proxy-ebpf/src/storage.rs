@@ -13,7 +13,7 @@ use crate::{
     atomic,
     count::count,
     ip::{Backend, Ip, V4, V6},
-    maps::{SOCKET_PEERS, SOCKETS},
+    maps::{COUNT_CONNECTIONS, SOCKET_PEERS, SOCKETS},
 };
 
 const CREATE: u64 = BPF_SK_STORAGE_GET_F_CREATE as u64;
@@ -57,7 +57,9 @@ pub(crate) fn remember<I: Ip>(
     };
     uncount(kept);
     write::<I>(kept, frontend, id, backend);
-    if let Some(load) = I::load(id) {
+    if COUNT_CONNECTIONS.load() != 0
+        && let Some(load) = I::load(id)
+    {
         // SAFETY: a live map value.
         unsafe { atomic::add(&raw mut (*load).active, 1) };
         kept.counted = 1;
@@ -102,7 +104,7 @@ pub(crate) fn release(socket: *mut bpf_sock) -> i32 {
 /// Takes the socket out of its backend's count, unless the backend's id means another endpoint by now.
 #[inline(always)]
 fn uncount(kept: &mut Translation) {
-    if kept.counted == 0 {
+    if COUNT_CONNECTIONS.load() == 0 || kept.counted == 0 {
         return;
     }
     kept.counted = 0;

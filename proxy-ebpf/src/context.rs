@@ -102,7 +102,7 @@ impl SockAddr {
     fn port(&self) -> u16 {
         // SAFETY: as in `socket`.
         let port = unsafe { read_volatile(&raw const (*self.raw).user_port) };
-        u16::from_be(port as u16)
+        u16::from_be((port & 0xffff) as u16)
     }
 
     #[inline(always)]

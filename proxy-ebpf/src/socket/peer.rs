@@ -11,10 +11,10 @@ const PROCEED: i32 = 1;
 #[inline(always)]
 pub(crate) fn show_frontend4(ctx: &SockAddr) -> i32 {
     let (address, port) = ctx.destination4();
-    if let Some((shown, port)) = frontend(ctx, map_to_v6(address), port) {
-        if let Some(v4) = unmap_v4(shown) {
-            ctx.set_destination4(v4, port);
-        }
+    if let Some((shown, port)) = frontend(ctx, map_to_v6(address), port)
+        && let Some(v4) = unmap_v4(shown)
+    {
+        ctx.set_destination4(v4, port);
     }
     PROCEED
 }

@@ -1,1 +1,9 @@
 //! Builds, runs, tests and measures Ferroute.
+
+pub mod build;
+pub mod check;
+pub mod cli;
+pub mod ebpf;
+pub mod progress;
+pub mod toolchain;
+pub mod workspace;

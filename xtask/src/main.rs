@@ -1,3 +1,5 @@
-//! `cargo xtask`.
+//! `cargo xtask`: builds, runs, tests and measures Ferroute.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    xtask::cli::main()
+}

@@ -32,7 +32,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     let failed: Vec<_> =
         outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     if !failed.is_empty() {
-        bail!("{} checks failed:\n{}", failed.len(), failed.join("\n"));
+        bail!("not clean:\n{}", failed.join("\n"));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ pub mod build;
 pub mod check;
 pub mod cli;
 pub mod ebpf;
+pub mod lab;
 pub mod progress;
 pub mod toolchain;
 pub mod workspace;

@@ -1,0 +1,205 @@
+//! Nodes and pods of the lab.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use anyhow::Context;
+
+use super::addr::{Addresses, Gateway};
+use super::cgroup;
+use super::mounts::Mounts;
+use super::netns::Netns;
+use super::place::Place;
+use super::session::Ticket;
+use super::wire::{self, Networks, Wire};
+
+/// Errors of ICMP are tests' results, so no limit on them; no waiting for duplicate addresses, of
+/// which there are none.
+const EVERYWHERE: &[(&str, &str)] = &[
+    ("ipv4/icmp_ratelimit", "0"),
+    ("ipv6/icmp/ratelimit", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+];
+
+/// A router passes packets on, and does not ask whether it would answer the same way.
+const ROUTING: &[(&str, &str)] = &[
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/default/forwarding", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+];
+
+/// A load generator goes through local ports quickly.
+const CLIENT: &[(&str, &str)] = &[("ipv4/ip_local_port_range", "10000 65000"), ("ipv4/tcp_tw_reuse", "1")];
+
+/// The network between the nodes: a namespace that routes.
+#[derive(Debug)]
+pub(super) struct Router {
+    netns: Netns,
+}
+
+impl Router {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let netns = Netns::new()?;
+        netns.sysctl(EVERYWHERE)?;
+        netns.sysctl(ROUTING)?;
+        wire::loopback_up(&netns, Some(Addresses::router()))?;
+        Ok(Self { netns })
+    }
+
+    /// Connects a new namespace to the router.
+    fn connect(
+        &self,
+        name: String,
+        addresses: Addresses,
+        behind: Option<Networks>,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Netns> {
+        let netns = Netns::new()?;
+        netns.sysctl(EVERYWHERE)?;
+        netns.sysctl(settings)?;
+        wire::loopback_up(&netns, None)?;
+        let wire = Wire {
+            upper: &self.netns,
+            upper_addresses: Addresses::router(),
+            upper_name: name,
+            gateway: Gateway::OF_NODES,
+            lower: &netns,
+            lower_addresses: addresses,
+            behind,
+        };
+        wire.lay()?;
+        Ok(netns)
+    }
+
+    /// A client outside of the cluster.
+    pub(super) fn outside(&self, name: &str, id: u8, lab: &Arc<Ticket>) -> anyhow::Result<Place> {
+        let addresses = Addresses::outside(id);
+        let netns = self.connect(format!("out-{id}"), addresses, None, CLIENT)?;
+        Ok(Place::new(name, addresses, netns, None, None, Arc::clone(lab)))
+    }
+}
+
+/// A node: the host's network namespace, a cgroup where its agent attaches, and a bpffs where it
+/// pins. [`Place`]'s methods run things in the host's network.
+#[derive(Clone, Debug)]
+pub struct Node {
+    host: Place,
+    id: u8,
+    pods: Arc<AtomicU8>,
+    cgroup: PathBuf,
+    bpffs: PathBuf,
+    lab: Arc<Ticket>,
+}
+
+impl Node {
+    pub(super) fn new(
+        name: &str,
+        id: u8,
+        router: &Router,
+        mounts: &Arc<Mounts>,
+        lab: &Arc<Ticket>,
+    ) -> anyhow::Result<Self> {
+        let addresses = Addresses::node(id);
+        let network = Addresses::pod(id, 0);
+        let behind = Networks { v4: (network.v4, 24), v6: (network.v6, 64) };
+        let netns = router.connect(format!("node-{id}"), addresses, Some(behind), ROUTING)?;
+        let cgroup = lab.cgroup.join(name);
+        cgroup::make_threaded(&cgroup)?;
+        let bpffs = lab.scratch.join(name).join("bpffs");
+        mounts.add_bpffs(&bpffs)?;
+        let host = Place::new(
+            name,
+            addresses,
+            netns,
+            Some(cgroup.clone()),
+            Some(Arc::clone(mounts)),
+            Arc::clone(lab),
+        );
+        Ok(Self { host, id, pods: Arc::default(), cgroup, bpffs, lab: Arc::clone(lab) })
+    }
+
+    /// The cgroup of everything on this node.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// The folder on this node's bpffs for the agent's pins. Only threads and processes that were
+    /// started on the node see it.
+    #[must_use]
+    pub fn bpffs(&self) -> PathBuf {
+        self.bpffs.join("ferroute")
+    }
+
+    /// The addresses of its pods, as networks.
+    #[must_use]
+    pub fn pod_networks(&self) -> [String; 2] {
+        let network = Addresses::pod(self.id, 0);
+        [format!("{}/24", network.v4), format!("{}/64", network.v6)]
+    }
+
+    pub(super) fn add_pod(&self, name: &str) -> anyhow::Result<Pod> {
+        let id =
+            next_id(&self.pods).with_context(|| format!("no room for another pod on {}", self.name()))?;
+        let addresses = Addresses::pod(self.id, id);
+        let netns = Netns::new()?;
+        netns.sysctl(EVERYWHERE)?;
+        netns.sysctl(CLIENT)?;
+        wire::loopback_up(&netns, None)?;
+        let wire = Wire {
+            upper: self.netns(),
+            upper_addresses: self.addresses(),
+            upper_name: format!("pod-{id}"),
+            gateway: Gateway::OF_PODS,
+            lower: &netns,
+            lower_addresses: addresses,
+            behind: None,
+        };
+        wire.lay()?;
+        let place =
+            Place::new(name, addresses, netns, Some(self.cgroup.clone()), None, Arc::clone(&self.lab));
+        Ok(Pod { place, node: self.name().to_owned() })
+    }
+}
+
+impl Deref for Node {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.host
+    }
+}
+
+/// A pod: a network namespace of its own behind its node. Its threads are in the node's cgroup.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    place: Place,
+    node: String,
+}
+
+impl Pod {
+    /// The name of its node.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.node
+    }
+}
+
+impl Deref for Pod {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+/// Ids are part of addresses: from 1 to 250.
+pub(super) fn next_id(last: &AtomicU8) -> Option<u8> {
+    let next = |last: u8| (last < 250).then_some(last + 1);
+    last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok().map(|last| last + 1)
+}

@@ -1,0 +1,175 @@
+//! Wires between namespaces: a routed veth pair, its addresses and its routes, by netlink.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Context;
+use futures::TryStreamExt;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+
+use super::addr::{Addresses, Gateway};
+use super::netns::Netns;
+
+/// The loopback interface has this index in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// A veth pair from an upper namespace (a router to its children) to a lower one, where it is `eth0`.
+pub(super) struct Wire<'a> {
+    /// Who routes: the router for nodes, a node for its pods.
+    pub(super) upper: &'a Netns,
+    /// The upper end's own addresses: the source of what it sends down itself.
+    pub(super) upper_addresses: Addresses,
+    /// Interface name of the upper end.
+    pub(super) upper_name: String,
+    /// How the lower end names the upper one as its gateway.
+    pub(super) gateway: Gateway,
+    /// Who is connected.
+    pub(super) lower: &'a Netns,
+    /// The lower end's addresses.
+    pub(super) lower_addresses: Addresses,
+    /// Networks that are reached through the lower end: the pods of a node.
+    pub(super) behind: Option<Networks>,
+}
+
+/// One network of each family.
+#[derive(Clone, Copy)]
+pub(super) struct Networks {
+    pub(super) v4: (Ipv4Addr, u8),
+    pub(super) v6: (Ipv6Addr, u8),
+}
+
+impl Wire<'_> {
+    /// Lays the wire. Both namespaces end with every route they need for it.
+    pub(super) fn lay(&self) -> anyhow::Result<()> {
+        let name = &self.upper_name;
+        netlink(self.upper, async |handle| self.lay_upper(&handle).await)
+            .with_context(|| format!("laying the upper end of the wire {name}"))?;
+        netlink(self.lower, async |handle| self.lay_lower(&handle).await)
+            .with_context(|| format!("laying the lower end of the wire {name}"))
+    }
+
+    async fn lay_upper(&self, handle: &Handle) -> anyhow::Result<()> {
+        let peer = format!("{}p", self.upper_name);
+        handle
+            .link()
+            .add(LinkVeth::new(&self.upper_name, &peer).build())
+            .execute()
+            .await
+            .context("adding a veth pair")?;
+        let peer = index_of(handle, &peer).await?;
+        let lower = LinkUnspec::new_with_index(peer).name("eth0").setns_by_fd(self.lower.raw_fd()).build();
+        handle.link().set(lower).execute().await.context("moving the lower end to its namespace")?;
+
+        let index = index_of(handle, &self.upper_name).await?;
+        add_address(handle, index, self.gateway.v4.into(), 32).await?;
+        add_address(handle, index, self.gateway.v6.into(), 64).await?;
+        up(handle, index).await?;
+        let (upper, lower) = (self.upper_addresses, self.lower_addresses);
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(lower.v4, 32)
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .pref_source(upper.v4);
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(lower.v6, 128)
+            .output_interface(index)
+            .pref_source(upper.v6);
+        add_route(handle, v4.build()).await?;
+        add_route(handle, v6.build()).await?;
+        if let Some(behind) = self.behind {
+            let v4 = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(behind.v4.0, behind.v4.1)
+                .output_interface(index)
+                .gateway(lower.v4)
+                .pref_source(upper.v4)
+                .onlink();
+            let v6 = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(behind.v6.0, behind.v6.1)
+                .output_interface(index)
+                .gateway(lower.v6)
+                .pref_source(upper.v6)
+                .onlink();
+            add_route(handle, v4.build()).await?;
+            add_route(handle, v6.build()).await?;
+        }
+        Ok(())
+    }
+
+    async fn lay_lower(&self, handle: &Handle) -> anyhow::Result<()> {
+        let index = index_of(handle, "eth0").await?;
+        add_address(handle, index, self.lower_addresses.v4.into(), 32).await?;
+        add_address(handle, index, self.lower_addresses.v6.into(), 128).await?;
+        up(handle, index).await?;
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(self.gateway.v4)
+            .output_interface(index)
+            .pref_source(self.lower_addresses.v4)
+            .onlink();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new()
+            .gateway(self.gateway.v6)
+            .output_interface(index)
+            .pref_source(self.lower_addresses.v6);
+        add_route(handle, v4.build()).await?;
+        add_route(handle, v6.build()).await
+    }
+}
+
+/// Brings the loopback interface of a namespace up, and gives it addresses that are not of any wire.
+pub(super) fn loopback_up(netns: &Netns, extra: Option<Addresses>) -> anyhow::Result<()> {
+    netlink(netns, async |handle| {
+        up(&handle, LOOPBACK).await?;
+        if let Some(addresses) = extra {
+            add_address(&handle, LOOPBACK, addresses.v4.into(), 32).await?;
+            add_address(&handle, LOOPBACK, addresses.v6.into(), 128).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs netlink requests inside a namespace: a netlink socket belongs to the one it was made in.
+fn netlink<T: Send>(
+    netns: &Netns,
+    requests: impl AsyncFnOnce(Handle) -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            netns.enter()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()
+                .context("starting a runtime for netlink")?;
+            runtime.block_on(async {
+                let (connection, handle, _) = new_connection().context("opening a netlink socket")?;
+                tokio::spawn(connection);
+                requests(handle).await
+            })
+        });
+        done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+async fn index_of(handle: &Handle, name: &str) -> anyhow::Result<u32> {
+    let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
+    let link = found.with_context(|| format!("looking for link {name}"))?;
+    let link = link.with_context(|| format!("no link {name} in this namespace"))?;
+    Ok(link.header.index)
+}
+
+async fn up(handle: &Handle, index: u32) -> anyhow::Result<()> {
+    let change = LinkUnspec::new_with_index(index).up().build();
+    handle.link().set(change).execute().await.with_context(|| format!("bringing link {index} up"))
+}
+
+async fn add_address(handle: &Handle, index: u32, address: IpAddr, prefix: u8) -> anyhow::Result<()> {
+    let mut add = handle.address().add(index, address, prefix);
+    // Usable at once: even where duplicates are not looked for, the kernel marks a new IPv6 address
+    // tentative for a moment, and refuses it as the source of a route.
+    add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    add.execute().await.with_context(|| format!("adding address {address}/{prefix} to link {index}"))
+}
+
+async fn add_route(handle: &Handle, route: RouteMessage) -> anyhow::Result<()> {
+    let described = format!("{:?}", route.attributes);
+    handle.route().add(route).execute().await.with_context(|| format!("adding the route {described}"))
+}

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod check;
 pub mod cli;
+pub mod demo;
 pub mod ebpf;
 pub mod lab;
 pub mod progress;

@@ -13,7 +13,7 @@ pub struct Addresses {
 
 impl Addresses {
     /// `10.244.<node>.<pod>` and `fd00:10:244:<node>::<pod>`.
-    pub(super) fn pod(node: u8, pod: u8) -> Self {
+    pub(crate) fn pod(node: u8, pod: u8) -> Self {
         Self {
             v4: Ipv4Addr::new(10, 244, node, pod),
             v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, node.into(), 0, 0, 0, pod.into()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use self::scenario::{NODES, SERVICES, SPARE};
-use crate::lab::{self, Agent, AgentSpec, Lab, Manifests, Server};
+use crate::lab::{self, Agent, AgentSpec, Lab, Server};
 use crate::progress::{say, step};
 
 /// How long an agent may take until it has programmed the first Services.
@@ -41,7 +41,7 @@ fn demonstrate(agent_binary: &Path) -> anyhow::Result<Vec<String>> {
         let count = servers.len();
         Ok((servers, format!("{count} servers, TCP and UDP, IPv4 and IPv6")))
     })?;
-    let manifests = Manifests::new()?;
+    let manifests = lab.manifests()?;
     manifests.copy_from(&examples())?;
     let [spec, other_spec] = ["node-a", "node-b"]
         .map(|node| AgentSpec::with_manifests(agent_binary, &lab.node(node), manifests.path()));

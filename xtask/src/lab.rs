@@ -122,6 +122,11 @@ impl Lab {
         self.router.outside(name, id, &self.ticket).with_context(|| format!("adding the client {name}"))
     }
 
+    /// A folder of manifests that goes away with the lab even where destructors do not run.
+    pub fn manifests(&self) -> anyhow::Result<Manifests> {
+        Manifests::below(&self.ticket.scratch)
+    }
+
     /// The node of this name.
     ///
     /// # Panics

@@ -19,7 +19,11 @@ pub struct Manifests {
 impl Manifests {
     /// An empty folder.
     pub fn new() -> anyhow::Result<Self> {
-        let root = tempfile::Builder::new().prefix("ferroute-manifests-").tempdir();
+        Self::below(&std::env::temp_dir())
+    }
+
+    pub(super) fn below(parent: &Path) -> anyhow::Result<Self> {
+        let root = tempfile::Builder::new().prefix("ferroute-manifests-").tempdir_in(parent);
         let root = root.context("making a temporary folder for manifests")?;
         let (folder, staging) = (root.path().join("manifests"), root.path().join("staging"));
         for path in [&folder, &staging] {

@@ -42,7 +42,7 @@ pub use self::agent::{Agent, AgentSpec};
 pub use self::client::{Answer, Failure, Step, TcpSession, UdpSession, Via, ask, ask_within};
 pub use self::interrupt::exit_on_ctrl_c;
 pub use self::load::{Load, LoadReport, LoadSpec};
-pub use self::log::LogLine;
+pub use self::log::{Log, LogLine};
 pub use self::manifests::Manifests;
 pub use self::node::{Node, Pod};
 pub use self::place::Place;

@@ -53,7 +53,7 @@ fn an_agent_runs_on_its_node() {
     let node = stage.lab.node("node-a");
     let agent = stage.spec().arg("--extra").start().expect("it starts");
     agent.wait_ready(SOON).expect("it is ready");
-    let said: Vec<String> = agent.log().into_iter().map(|line| line.text).collect();
+    let said: Vec<String> = agent.log().all().into_iter().map(|line| line.text).collect();
     let (folder, cgroup, bpffs) = (stage.folder.path().display(), node.cgroup().display(), node.bpffs());
     let bpffs = bpffs.display();
     let wanted = format!(

@@ -170,10 +170,10 @@ impl Agent {
         }
     }
 
-    /// All that the agent has written so far.
+    /// What the agent writes.
     #[must_use]
-    pub fn log(&self) -> Vec<LogLine> {
-        self.log.all()
+    pub fn log(&self) -> Log {
+        self.log.clone()
     }
 
     /// SIGKILL, as a crash or the out-of-memory killer would. The agent is gone when this returns.

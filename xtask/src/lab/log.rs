@@ -36,9 +36,9 @@ struct Lines {
     kept: VecDeque<LogLine>,
 }
 
-/// The lines of one agent, shared with the threads that read its output.
+/// What one agent has written, and goes on writing. It can be read after the agent's end.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log(Arc<(Mutex<Lines>, Condvar)>);
+pub struct Log(Arc<(Mutex<Lines>, Condvar)>);
 
 impl Log {
     /// Reads an output of the agent to its end, in the background.
@@ -79,12 +79,15 @@ impl Log {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<LogLine> {
+    /// All lines that are not forgotten.
+    #[must_use]
+    pub fn all(&self) -> Vec<LogLine> {
         self.lock().kept.iter().cloned().collect()
     }
 
-    /// The last lines, indented.
-    pub(super) fn tail(&self, count: usize) -> String {
+    /// The last lines, indented, to go below an error.
+    #[must_use]
+    pub fn tail(&self, count: usize) -> String {
         let lines = self.lock();
         let from = lines.kept.len().saturating_sub(count);
         let mut tail = String::new();

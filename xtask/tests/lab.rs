@@ -7,6 +7,7 @@ mod deny;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,14 @@ use xtask::lab::{Answer, Failure, Lab, Load, LoadSpec, Via, ask, ask_within, ava
 /// Some tests look at what a whole process has: one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-const VIAS: [Via; 3] = [Via::Tcp, Via::Udp, Via::UdpConnected];
+/// Every way to ask that this kernel has.
+fn vias() -> Vec<Via> {
+    let mut vias = vec![Via::Tcp, Via::Udp, Via::UdpConnected];
+    if Path::new("/proc/sys/net/mptcp").exists() {
+        vias.push(Via::Mptcp);
+    }
+    vias
+}
 
 fn two_nodes(name: &str) -> Lab {
     let nodes: &[(&str, &[&str])] = &[("node-a", &["client", "web-1"]), ("node-b", &["web-2"])];
@@ -47,7 +55,7 @@ fn everyone_reaches_everyone() {
     for from in &places {
         for to in &places {
             for ip in to.addresses().both() {
-                for via in VIAS {
+                for via in vias() {
                     let address = SocketAddr::new(ip, 8080);
                     let context = format!("from {} to {} ({address}) by {via:?}", from.name(), to.name());
                     let answer = from
@@ -77,13 +85,13 @@ fn clients_report_what_happened() {
     let (client, web) = (lab.pod("client"), lab.pod("web-2"));
     let [v4, v6] = web.addresses().both().map(|ip| SocketAddr::new(ip, 8080));
     for address in [v4, v6] {
-        for via in [Via::Tcp, Via::UdpConnected] {
+        for via in vias().into_iter().filter(|via| *via != Via::Udp) {
             let failure = client.run(|| ask(via, address)).expect_err("nobody listens");
             assert!(failure.refused(), "{via:?} {address}: {failure}");
         }
     }
     let _server = web.serve(8080).expect("a server starts");
-    for via in VIAS {
+    for via in vias() {
         let SocketAddr::V4(plain) = v4 else { unreachable!("it is an IPv4 address") };
         let answer = client.run(|| ask(via, mapped(plain))).expect("a mapped address is answered");
         assert_eq!(answer.remote, mapped(plain), "{via:?}");

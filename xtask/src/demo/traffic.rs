@@ -160,6 +160,7 @@ impl Row {
 fn via(via: Via) -> &'static str {
     match via {
         Via::Tcp => "tcp",
+        Via::Mptcp => "mptcp",
         Via::Udp => "udp",
         Via::UdpConnected => "udp-c",
     }

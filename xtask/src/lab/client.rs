@@ -3,9 +3,13 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use nix::sys::socket::{SockaddrStorage, connect};
 use serde::Deserialize;
+
+use super::sys;
 
 /// How long `ask` waits for a connection and for an answer, each.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -15,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub enum Via {
     /// connect(), write, read.
     Tcp,
+    /// The same on an MPTCP socket; the lab's servers speak TCP, which it then falls back to.
+    Mptcp,
     /// sendto() and recvfrom() on a socket that is not connected.
     Udp,
     /// connect(), send(), recv().
@@ -99,6 +105,7 @@ pub fn ask(via: Via, to: SocketAddr) -> Result<Answer, Failure> {
 pub fn ask_within(via: Via, to: SocketAddr, patience: Duration) -> Result<Answer, Failure> {
     match via {
         Via::Tcp => TcpSession::connect(to, patience)?.ask(b"who are you?"),
+        Via::Mptcp => TcpSession::connect_mptcp(to, patience)?.ask(b"who are you?"),
         Via::Udp => UdpSession::open(to, patience)?.ask_to(b"who are you?", to),
         Via::UdpConnected => UdpSession::connect(to, patience)?.ask(b"who are you?"),
     }
@@ -114,6 +121,20 @@ impl TcpSession {
     /// Connects; the limit also holds for each answer.
     pub fn connect(to: SocketAddr, patience: Duration) -> Result<Self, Failure> {
         let stream = TcpStream::connect_timeout(&to, patience).map_err(Failure::at(Step::Connect))?;
+        Self::over(stream, patience)
+    }
+
+    /// The same with MPTCP.
+    pub fn connect_mptcp(to: SocketAddr, patience: Duration) -> Result<Self, Failure> {
+        let stream = sys::mptcp_socket(to.is_ipv6()).map_err(Failure::at(Step::Open))?;
+        // This also limits connect().
+        stream.set_write_timeout(Some(patience)).map_err(Failure::at(Step::Open))?;
+        let connected = connect(stream.as_raw_fd(), &SockaddrStorage::from(to));
+        connected.map_err(io::Error::from).map_err(Failure::at(Step::Connect))?;
+        Self::over(stream, patience)
+    }
+
+    fn over(stream: TcpStream, patience: Duration) -> Result<Self, Failure> {
         let set = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(patience)));
         set.and_then(|()| stream.set_write_timeout(Some(patience))).map_err(Failure::at(Step::Open))?;
         Ok(Self { stream: BufReader::new(stream) })

@@ -70,7 +70,7 @@ impl Lab {
     pub fn new(name: &str) -> anyhow::Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
-            "the lab needs root: it makes network namespaces and cgroups"
+            "the lab needs root (it makes network namespaces and cgroups): run this with sudo"
         );
         Ok(Self {
             nodes: Mutex::default(),

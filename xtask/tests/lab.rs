@@ -212,6 +212,8 @@ fn what_a_killed_lab_left_is_removed_by_the_next() {
     fs::create_dir_all(cgroup.join("lab-1/node-a")).expect("a stale cgroup");
     let folder = std::env::temp_dir().join(format!("ferroute-lab-{id}"));
     fs::create_dir_all(folder.join("lab-1")).expect("a stale folder");
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
+    fs::File::open(&folder).and_then(|folder| folder.set_modified(old)).expect("made a minute ago");
     let alive = root.join(format!("ferroute-lab-{}", std::os::unix::process::parent_id()));
     fs::create_dir(&alive).expect("the cgroup of a living process");
     drop(two_nodes("sweeps"));

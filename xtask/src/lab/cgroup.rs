@@ -30,6 +30,7 @@ pub(super) fn mount_point() -> anyhow::Result<PathBuf> {
 /// The lab's cgroup root, with the whole process inside.
 #[derive(Debug)]
 pub(super) struct Root {
+    mount: PathBuf,
     path: PathBuf,
     /// Where the process was and goes back to.
     home: PathBuf,
@@ -43,7 +44,7 @@ impl Root {
         let home = mount.join(current()?.trim_start_matches('/'));
         let path = mount.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("making the lab's cgroup {}", path.display()))?;
-        let root = Self { path, home };
+        let root = Self { mount, path, home };
         move_process(&root.path)?;
         Ok(root)
     }
@@ -55,7 +56,9 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        let left = move_process(&self.home).and_then(|()| remove_tree(&self.path));
+        // A service manager may have removed the old cgroup meanwhile, as it was empty.
+        let moved = move_process(&self.home).or_else(|_| move_process(&self.mount));
+        let left = moved.and_then(|()| remove_tree(&self.path));
         if let Err(error) = left {
             eprintln!("lab: leaving the cgroup {} behind: {error:#}", self.path.display());
         }

@@ -119,7 +119,10 @@ fn sweep(parent: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let ours = name.to_str().is_some_and(|name| name.starts_with(cgroup::PREFIX));
+        // One that has just been made may not be locked yet.
+        let age = entry.metadata().ok().and_then(|data| data.modified().ok()?.elapsed().ok());
         if ours
+            && age.is_some_and(|age| age > Duration::from_secs(5))
             && let Some(_stale) = try_lock(&entry.path())
             && let Err(error) = fs::remove_dir_all(entry.path())
         {

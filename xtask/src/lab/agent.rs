@@ -135,10 +135,10 @@ impl Agent {
         self.pid
     }
 
-    /// Waits for the agent to say "ready". An agent that ends before, or says nothing in time, is an
-    /// error that shows what it said last.
-    pub fn wait_ready(&self, patience: Duration) -> anyhow::Result<()> {
-        self.wait_for_line(0, patience, |line| line.message() == "ready").map(drop)
+    /// Waits for the agent to say "ready", with what it counted until then in the line's fields. An agent
+    /// that ends before, or says nothing in time, is an error that shows what it said last.
+    pub fn wait_ready(&self, patience: Duration) -> anyhow::Result<LogLine> {
+        self.wait_for_line(0, patience, |line| line.message() == "ready")
     }
 
     /// How many lines the agent has written: where [`wait_for_line`](Self::wait_for_line) can begin.

@@ -24,9 +24,14 @@ impl LogLine {
     /// The message, wherever the format puts it; the whole line if it is no JSON.
     #[must_use]
     pub fn message(&self) -> &str {
-        let json = self.json.as_ref();
-        let message = json.and_then(|json| json.get("message").or_else(|| json.pointer("/fields/message")));
-        message.and_then(Value::as_str).unwrap_or(&self.text)
+        self.field("message").and_then(Value::as_str).unwrap_or(&self.text)
+    }
+
+    /// A field of the line, wherever the format puts it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        let json = self.json.as_ref()?;
+        json.get("fields").and_then(|fields| fields.get(name)).or_else(|| json.get(name))
     }
 }
 

@@ -195,6 +195,24 @@ fn a_lab_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_thread_of_the_lab_may_be_the_last_to_let_go() {
+    if !available() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = two_nodes("last");
+    let path = lab.node("node-a").cgroup().to_owned();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let pod = lab.pod("client");
+    let thread = (*pod).clone().spawn(move || gone.recv().is_err());
+    drop((lab, pod));
+    assert!(path.exists(), "the thread keeps the lab up");
+    drop(go);
+    assert!(thread.join().expect("it ends"));
+    assert!(!path.exists(), "and takes it down");
+}
+
+#[test]
 fn what_a_killed_lab_left_is_removed_by_the_next() {
     if !available() {
         return;

@@ -41,7 +41,7 @@ impl Root {
     pub(super) fn enter() -> anyhow::Result<Self> {
         let mount = mount_point()?;
         sweep(&mount);
-        let home = mount.join(current()?.trim_start_matches('/'));
+        let home = mount.join(current("self")?);
         let path = mount.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("making the lab's cgroup {}", path.display()))?;
         let root = Self { mount, path, home };
@@ -51,6 +51,14 @@ impl Root {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Moves the calling thread up to the root if it is in `below`.
+    pub(super) fn leave(&self, below: &Path) -> anyhow::Result<()> {
+        if self.mount.join(current("thread-self")?).starts_with(below) {
+            move_this_thread(&self.path)?;
+        }
+        Ok(())
     }
 }
 
@@ -104,13 +112,13 @@ pub(super) fn remove_tree(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The cgroup of this process, as a path below the mount point.
-fn current() -> anyhow::Result<String> {
-    let all = fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
-    let unified = all.lines().find_map(|line| line.strip_prefix("0::"));
+/// The cgroup of this process ("self") or thread ("thread-self"), relative to the mount point.
+fn current(who: &str) -> anyhow::Result<String> {
+    let all = fs::read_to_string(format!("/proc/{who}/cgroup")).context("reading the own cgroup in /proc")?;
+    let unified = all.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = unified.context("this process is in no cgroup v2")?;
     if path.split('/').any(|part| part == "..") {
-        bail!("this process is in the cgroup {path}, outside of what is mounted here");
+        bail!("this process is in the cgroup /{path}, outside of what is mounted here");
     }
     Ok(path.to_owned())
 }

@@ -61,7 +61,9 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut current = lock();
         let Some(session) = current.as_mut() else { return };
-        if let Err(error) = cgroup::remove_tree(&self.cgroup) {
+        // The last to let go of a lab may be a thread of its own, which is in what is to be removed.
+        let out = session.cgroup.leave(&self.cgroup);
+        if let Err(error) = out.and_then(|()| cgroup::remove_tree(&self.cgroup)) {
             eprintln!("lab: leaving a cgroup behind: {error:#}");
         }
         session.users -= 1;

@@ -20,7 +20,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Runs the demonstration with this agent binary. An error means that something was not as promised.
 pub fn run(agent_binary: &Path) -> anyhow::Result<()> {
     lab::exit_on_ctrl_c()?;
-    demonstrate(agent_binary)?;
+    demonstrate(agent_binary).inspect_err(|_| lab::wait_if_stopping())?;
     say("removed: pins and links, cgroups, namespaces, temporary files");
     say("everything was as it should be");
     Ok(())
@@ -52,8 +52,10 @@ fn demonstrate(agent_binary: &Path) -> anyhow::Result<()> {
     })?;
 
     let log = agent.log();
-    let agent = show_traffic(&lab, &manifests, agent, &spec)
-        .inspect_err(|_| say(format_args!("the first agent on node-a said last:{}", log.tail(20))))?;
+    let agent = show_traffic(&lab, &manifests, agent, &spec).inspect_err(|_| {
+        lab::wait_if_stopping();
+        say(format_args!("the first agent on node-a said last:{}", log.tail(20)));
+    })?;
 
     show(&spec, "services")?;
     end(agent, &spec).context("ending the agent of node-a")?;

@@ -40,7 +40,7 @@ use anyhow::{Context, ensure};
 pub use self::addr::{Addresses, mapped};
 pub use self::agent::{Agent, AgentSpec};
 pub use self::client::{Answer, Failure, Step, TcpSession, UdpSession, Via, ask, ask_within};
-pub use self::interrupt::exit_on_ctrl_c;
+pub use self::interrupt::{exit_on_ctrl_c, wait_if_stopping};
 pub use self::load::{Load, LoadReport, LoadSpec};
 pub use self::log::{Log, LogLine};
 pub use self::manifests::Manifests;

@@ -1,9 +1,13 @@
 //! Ctrl-C, and SIGTERM and SIGHUP: leave nothing behind, then exit as shells expect.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::session;
+
+static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// From now on a signal that ends the process first takes it out of the lab's cgroups, removes them
 /// and the files on disk, and then exits with 130 (128 + 2, as a shell reports Ctrl-C). Agents
@@ -21,6 +25,7 @@ pub fn exit_on_ctrl_c() -> anyhow::Result<()> {
         .spawn(move || {
             let received = signals.into_iter().map(|mut signal| Box::pin(async move { signal.recv().await }));
             runtime.block_on(futures::future::select_all(received));
+            STOPPING.store(true, Ordering::SeqCst);
             eprintln!("stopped: removing the lab");
             super::agent::kill_all();
             session::abandon();
@@ -28,4 +33,12 @@ pub fn exit_on_ctrl_c() -> anyhow::Result<()> {
         })
         .context("starting the thread that waits for Ctrl-C")?;
     Ok(())
+}
+
+/// Call it before reporting an error: while the lab is being removed, everything fails, and nobody
+/// wants to read how. It then waits for the end of the process, which is near.
+pub fn wait_if_stopping() {
+    while STOPPING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
 }

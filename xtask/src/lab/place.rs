@@ -85,7 +85,10 @@ impl Place {
     }
 
     fn must_enter(&self) {
-        self.enter().unwrap_or_else(|error| panic!("entering {}: {error:#}", self.name()));
+        if let Err(error) = self.enter() {
+            super::wait_if_stopping();
+            panic!("entering {}: {error:#}", self.name());
+        }
     }
 
     fn enter(&self) -> anyhow::Result<()> {

@@ -7,4 +7,6 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// `status.addresses`: every InternalIP in order, then every ExternalIP.
     pub addresses: Vec<IpAddr>,
+    /// What of the object was refused, in words for an operator; each names the field.
+    pub problems: Vec<String>,
 }

@@ -1,8 +1,17 @@
 //! What should be programmed: a pure function of the state. Follows KUBE-PROXY.md sections 1.1 to 1.10,
 //! 1.14, 1.15 and 2; where it is better on purpose, the docs say so.
 
+mod claims;
+mod draft;
 mod frontend;
+mod node_ports;
+mod planner;
+mod problem;
+mod select;
 mod service_port;
 
 pub use frontend::PlannedFrontend;
+pub use node_ports::NodePortAddresses;
+pub use planner::{Outcome, Planner, PlannerConfig};
+pub use problem::Problem;
 pub use service_port::{PlanChange, PlannedEndpoint, ServicePortId, ServicePortPlan};

@@ -1,1 +1,3 @@
 //! Where API objects come from.
+
+pub mod manifests;

@@ -1,0 +1,206 @@
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use proxy_common::{Family, FrontendKind, Protocol};
+
+use super::{
+    PlannedFrontend, Problem, ServicePortId, ServicePortPlan,
+    claims::{Claim, Place},
+    select::{Rules, Selection, candidates, select},
+};
+use crate::state::{ObjectName, Service, ServicePort, Store, family_of};
+
+/// What one Service would be if no other claimed what it claims.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// Its service ports.
+    pub(super) ports: Vec<DraftPort>,
+    /// What of the Service and its slices is wrong, clashes apart.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// One service port of one family, without the frontends that it has won.
+#[derive(Debug)]
+pub(super) struct DraftPort {
+    /// Which one.
+    pub(super) id: ServicePortId,
+    /// What it claims.
+    pub(super) wanted: Wanted,
+    /// All else, with no frontends.
+    pub(super) plan: ServicePortPlan,
+}
+
+/// The frontends that a service port claims, and with what right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Sorted, each address and port once.
+    pub(super) frontends: Vec<PlannedFrontend>,
+    /// Age of the Service. A Service that does not say is younger than any that does.
+    pub(super) created: Timestamp,
+    /// Position in the Service's ports.
+    pub(super) index: usize,
+    /// Whether it has a node port, also when no address serves it.
+    pub(super) node_port: bool,
+}
+
+impl Wanted {
+    /// The claims of the service port of this id.
+    pub(super) fn claims(&self, id: &ServicePortId) -> impl Iterator<Item = (Place, Claim)> {
+        self.frontends.iter().map(|frontend| {
+            let place = Place { address: frontend.address, port: frontend.port, protocol: id.protocol };
+            let claim = Claim {
+                as_node_port: frontend.kind == FrontendKind::NodePort,
+                created: self.created,
+                service: id.service.clone(),
+                index: self.index,
+            };
+            (place, claim)
+        })
+    }
+}
+
+/// The object of a [`Problem`] about a Service.
+pub(super) fn service_object(name: &ObjectName) -> String {
+    format!("Service {name}")
+}
+
+/// Drafts a Service, which need not exist; `node_addresses` are those that serve node ports.
+pub(super) fn draft(store: &Store, name: &ObjectName, node_addresses: &[IpAddr]) -> Draft {
+    let mut draft = Draft::default();
+    for slice in store.slices_of(name) {
+        let object = || format!("EndpointSlice {}", slice.name);
+        let problems = slice.problems.iter().cloned();
+        draft.problems.extend(problems.map(|message| Problem { object: object(), message }));
+    }
+    let Some(service) = store.service(name) else { return draft };
+    let zone = store.node().and_then(|node| node.zone.as_deref());
+    let mut messages = service.problems.clone();
+    let is_repeated = |index: usize, port: &ServicePort| {
+        let before = &service.ports[..index];
+        before.iter().any(|other| other.name == port.name && other.protocol == port.protocol)
+    };
+    let (repeated, served): (Vec<_>, Vec<_>) =
+        service.ports.iter().enumerate().partition(|(index, port)| is_repeated(*index, port));
+    messages.extend(repeated.into_iter().map(|(index, port)| {
+        let protocol = protocol_name(port.protocol);
+        format!(
+            "spec.ports[{index}] has the name {:?} and protocol {protocol} of a port before it: it is not served",
+            port.name
+        )
+    }));
+    for cluster_ip in &service.cluster_ips {
+        let family = family_of(*cluster_ip);
+        messages.extend(open_to_all(service, family));
+        for (index, _) in &served {
+            let wanted = wanted(service, *cluster_ip, *index, node_addresses);
+            draft.ports.push(draft_port(store, service, wanted, zone, family));
+        }
+    }
+    let object = service_object(name);
+    draft.problems.extend(messages.into_iter().map(|message| Problem { object: object.clone(), message }));
+    draft
+}
+
+fn draft_port(
+    store: &Store,
+    service: &Service,
+    wanted: Wanted,
+    zone: Option<&str>,
+    family: Family,
+) -> DraftPort {
+    let port = &service.ports[wanted.index];
+    // Whether there is an address that serves the node port plays no part, nor who wins an address.
+    let from_outside = wanted.node_port || wanted.frontends.iter().any(|frontend| !is_cluster_ip(frontend));
+    let external_local = service.external_local && from_outside;
+    let rules = Rules {
+        cluster: !service.internal_local || from_outside,
+        local: service.internal_local || external_local,
+        zone,
+    };
+    let candidates = candidates(store.slices_of(&service.name), family, &port.name, port.protocol);
+    let Selection { endpoints, has_any } = select(&candidates, rules);
+    let plan = ServicePortPlan {
+        frontends: Vec::new(),
+        endpoints,
+        affinity_seconds: service.affinity_seconds,
+        internal_local: service.internal_local,
+        external_local,
+        has_any,
+        source_ranges: source_ranges(service, family),
+    };
+    let id = ServicePortId {
+        service: service.name.clone(),
+        port_name: port.name.clone(),
+        protocol: port.protocol,
+        family,
+    };
+    DraftPort { id, wanted, plan }
+}
+
+fn is_cluster_ip(frontend: &PlannedFrontend) -> bool {
+    frontend.kind == FrontendKind::ClusterIp
+}
+
+/// The frontends of one port in the family of `cluster_ip`. An address that the Service has in two roles is
+/// one frontend: of a load balancer address rather than of an external IP, because source ranges apply.
+fn wanted(service: &Service, cluster_ip: IpAddr, index: usize, node_addresses: &[IpAddr]) -> Wanted {
+    let port = &service.ports[index];
+    let own = |addresses: &[IpAddr], kind, port| {
+        let of_family = addresses.iter().filter(|address| family_of(**address) == family_of(cluster_ip));
+        of_family.map(|address| PlannedFrontend { kind, address: *address, port }).collect::<Vec<_>>()
+    };
+    let mut frontends = own(&[cluster_ip], FrontendKind::ClusterIp, port.port);
+    let mut more = own(&service.load_balancer_ips, FrontendKind::LoadBalancer, port.port);
+    more.extend(own(&service.external_ips, FrontendKind::ExternalIp, port.port));
+    if let Some(node_port) = port.node_port {
+        more.extend(own(node_addresses, FrontendKind::NodePort, node_port));
+    }
+    for frontend in more {
+        let same = |known: &PlannedFrontend| (known.address, known.port) == (frontend.address, frontend.port);
+        if !frontends.iter().any(same) {
+            frontends.push(frontend);
+        }
+    }
+    frontends.sort_unstable();
+    Wanted {
+        frontends,
+        created: service.created.unwrap_or(Timestamp::MAX),
+        index,
+        node_port: port.node_port.is_some(),
+    }
+}
+
+/// The source ranges of one family; a /0 among them lifts them all (KUBE-PROXY.md 1.2).
+fn source_ranges(service: &Service, family: Family) -> Vec<ipnet::IpNet> {
+    let of_family = service.source_ranges.iter().filter(|range| family_of(range.addr()) == family);
+    let mut ranges: Vec<_> = of_family.copied().collect();
+    if ranges.iter().any(|range| range.prefix_len() == 0) {
+        ranges.clear();
+    }
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
+}
+
+/// Ranges of the other family only leave this one open, as with kube-proxy, which does not say so.
+fn open_to_all(service: &Service, family: Family) -> Option<String> {
+    let has_address = service.load_balancer_ips.iter().any(|address| family_of(*address) == family);
+    let restricts_this = service.source_ranges.iter().any(|range| family_of(range.addr()) == family);
+    (has_address && !restricts_this && !service.source_ranges.is_empty()).then(|| {
+        format!(
+            "spec.loadBalancerSourceRanges has no {} range: the {0} load balancer addresses are open to every \
+             client; add ranges of this family to limit them",
+            if family == Family::V4 { "IPv4" } else { "IPv6" }
+        )
+    })
+}
+
+/// As in `spec.ports[].protocol`.
+pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Any => "any protocol",
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}

@@ -69,7 +69,7 @@ impl Extend<ObjectName> for Dirty {
 
 impl Store {
     /// Takes a change in. A change that equals what is held makes nothing dirty; a complete list replaces
-    /// all that was held of its kind, and only what differs is dirty.
+    /// all that was held of its kind, and only what differs is dirty. A Node that is deleted is still held.
     pub fn apply(&mut self, change: Change) -> Dirty {
         let mut dirty = Dirty::default();
         match change {
@@ -81,6 +81,9 @@ impl Store {
             }
             Change::Slice(slice) => self.put_slice(slice, &mut dirty),
             Change::SliceGone(name) => self.remove_slice(&name, &mut dirty),
+            // Deleted while its agent runs: it comes back with the kubelet, and until then what it said holds,
+            // or the node would lose its node ports (KUBE-PROXY.md 2.4: a deletion is no reason to sync).
+            Change::Node(None) if self.node().is_some() => {}
             Change::Node(node) => {
                 // Not heard of yet and not there are the same to every Service, but not to the operator:
                 // only the second is worth a word about node ports.
@@ -113,7 +116,7 @@ impl Store {
         self.services.keys().chain(waiting)
     }
 
-    /// This node's Node object, if there is one.
+    /// This node's Node object, if there is or was one.
     #[must_use]
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()?.as_ref()

@@ -12,6 +12,9 @@ use crate::plan::{PlannedEndpoint, PlannedFrontend, ServicePortId, ServicePortPl
 #[cfg(test)]
 mod tests;
 
+/// Endpoints of a list that the table shows; the others are counted.
+const SHOWN: usize = 4;
+
 /// What `proxy-agent plan -o json` prints: every frontend, by Service, port, family and kind.
 #[derive(Debug, Serialize)]
 pub(super) struct Document {
@@ -122,7 +125,11 @@ impl Frontend {
         };
         let list = |endpoints: &[Endpoint], when_empty: &str| match endpoints {
             [] => when_empty.to_owned(),
-            endpoints => endpoints.iter().map(Endpoint::mark).collect::<Vec<_>>().join(","),
+            endpoints => {
+                let mut shown: Vec<String> = endpoints.iter().take(SHOWN).map(Endpoint::mark).collect();
+                shown.extend((endpoints.len() > SHOWN).then(|| format!("+{}", endpoints.len() - SHOWN)));
+                shown.join(",")
+            }
         };
         let external = match (&self.external, self.when_empty.external) {
             (Some(endpoints), Some(when_empty)) => list(endpoints, when_empty),

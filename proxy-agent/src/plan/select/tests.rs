@@ -72,20 +72,23 @@ fn assert_lists(endpoints: &[Endpoint], cluster: &[u8], local: &[u8], what: &str
     selection
 }
 
+/// What it is, the endpoints, and the last octets of the cluster list and of the local list.
+type Row<'a> = (&'a str, &'a [Endpoint], &'a [u8], &'a [u8]);
+
 #[test]
 fn truth_table() {
-    let rows: &[(&str, &[Endpoint], &[u8], &[u8], bool)] = &[
-        ("R local, no ST", &[READY, local(&READY)], &[1, 2], &[2], true),
-        ("R local, ST local", &[READY, local(&READY), local(&FINISHING)], &[1, 2], &[2], true),
-        ("R, ST local", &[READY, local(&FINISHING)], &[1], &[2], true),
-        ("R, ST elsewhere", &[READY, FINISHING], &[1], &[], true),
-        ("R, no ST", &[READY], &[1], &[], true),
-        ("ST local and elsewhere", &[FINISHING, local(&FINISHING), NOT_READY], &[1, 2], &[2], true),
-        ("ST elsewhere", &[FINISHING, local(&NOT_READY)], &[1], &[], true),
-        ("not ready", &[NOT_READY, local(&NOT_READY)], &[], &[], false),
-        ("none", &[], &[], &[], false),
+    let rows: &[(Row<'_>, bool)] = &[
+        (("R local, no ST", &[READY, local(&READY)], &[1, 2], &[2]), true),
+        (("R local, ST local", &[READY, local(&READY), local(&FINISHING)], &[1, 2], &[2]), true),
+        (("R, ST local", &[READY, local(&FINISHING)], &[1], &[2]), true),
+        (("R, ST elsewhere", &[READY, FINISHING], &[1], &[]), true),
+        (("R, no ST", &[READY], &[1], &[]), true),
+        (("ST local and elsewhere", &[FINISHING, local(&FINISHING), NOT_READY], &[1, 2], &[2]), true),
+        (("ST elsewhere", &[FINISHING, local(&NOT_READY)], &[1], &[]), true),
+        (("not ready", &[NOT_READY, local(&NOT_READY)], &[], &[]), false),
+        (("none", &[], &[], &[]), false),
     ];
-    for (what, endpoints, cluster, local, has_any) in rows {
+    for ((what, endpoints, cluster, local), has_any) in rows {
         let selection = assert_lists(endpoints, cluster, local, what);
         assert_eq!(selection.has_any, *has_any, "{what}");
     }
@@ -117,7 +120,7 @@ fn conditions() {
 fn consequences_1_to_8_of_hints() {
     let (here, there) = (zones(&READY, &["here"]), zones(&READY, &["there"]));
     let (this, that) = (nodes(&READY, true, &["there"]), nodes(&READY, false, &["here"]));
-    let rows: &[(&str, &[Endpoint], &[u8], &[u8])] = &[
+    let rows: &[Row<'_>] = &[
         ("zone hints", &[here.clone(), there.clone()], &[1], &[]),
         ("several zones in a hint", &[zones(&READY, &["here", "there"]), there.clone()], &[1], &[]),
         ("1: one endpoint without a hint", &[here.clone(), there.clone(), READY], &[1, 2, 3], &[]),

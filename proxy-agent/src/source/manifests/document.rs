@@ -168,8 +168,10 @@ impl<'a> Document<'a> {
     }
 
     fn parse_seed<S: for<'de> DeserializeSeed<'de, Value = T>, T>(self, seed: S) -> Result<T, Fault> {
+        // The end of a text that is cut off is on the line after the last.
+        let lines = self.text.lines().count();
         let fault = |line: Option<usize>, message| Fault {
-            line: Some(line.map_or_else(|| self.first_line(), |line| self.lines_before + line)),
+            line: Some(line.map_or_else(|| self.first_line(), |line| self.lines_before + line.min(lines))),
             message,
         };
         match self.format {

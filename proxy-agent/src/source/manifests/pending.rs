@@ -16,7 +16,7 @@ use super::folder::{Scope, is_manifest};
 const GATHER: Duration = Duration::from_millis(20);
 
 /// How long a file that is being written is left alone when nobody closes it, counted from its last write.
-const UNCLOSED: Duration = Duration::from_secs(1);
+pub(super) const UNCLOSED: Duration = Duration::from_secs(1);
 
 /// What happened to the folder and has not been read yet.
 ///

@@ -1,7 +1,6 @@
 //! Which endpoints a service port has, and which of them are in which list (KUBE-PROXY.md 2.2 and 2.4).
 
 use std::{
-    collections::HashMap,
     io::Write,
     net::{IpAddr, SocketAddr},
 };
@@ -57,22 +56,20 @@ pub(super) fn candidates<'a>(
 ) -> Vec<Candidate<'a>> {
     let address_type = if family == Family::V4 { AddressType::V4 } else { AddressType::V6 };
     let mut found: Vec<Candidate<'a>> = Vec::new();
-    let mut known: HashMap<(IpAddr, u16), usize> = HashMap::new();
     for slice in slices.filter(|slice| slice.address_type == address_type) {
-        let ports = slice.ports.iter().filter(|port| port.protocol == protocol && *port.name == *name);
-        for port in ports {
-            for endpoint in &slice.endpoints {
-                let candidate = Candidate { endpoint, port: port.port };
-                let place = *known.entry((endpoint.address, port.port)).or_insert(found.len());
-                match found.get_mut(place) {
-                    None => found.push(candidate),
-                    Some(stored) if !endpoint.terminating => *stored = candidate,
-                    Some(_) => {}
-                }
-            }
+        for port in slice.ports.iter().filter(|port| port.protocol == protocol && *port.name == *name) {
+            found.extend(slice.endpoints.iter().map(|endpoint| Candidate { endpoint, port: port.port }));
         }
     }
+    // Stable: records of one address and port stay in their order.
     found.sort_by_cached_key(|candidate| text_key(candidate.endpoint.address, candidate.port));
+    found.dedup_by(|next, stored| {
+        let same = (next.endpoint.address, next.port) == (stored.endpoint.address, stored.port);
+        if same && !next.endpoint.terminating {
+            *stored = *next;
+        }
+        same
+    });
     found
 }
 
@@ -90,7 +87,7 @@ pub(super) fn select(candidates: &[Candidate<'_>], rules: Rules<'_>) -> Selectio
     let any_ready = ready().next().is_some();
     let any_local_ready = ready().any(|endpoint| endpoint.local);
     let topology = if rules.cluster { Topology::of(ready, rules.zone) } else { Topology::None };
-    let mut selection = Selection { endpoints: Vec::new(), has_any: any_ready };
+    let mut selection = Selection { endpoints: Vec::with_capacity(candidates.len()), has_any: any_ready };
     for Candidate { endpoint, port } in candidates {
         let finishing = endpoint.serving && endpoint.terminating;
         selection.has_any |= finishing;

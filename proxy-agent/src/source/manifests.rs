@@ -118,6 +118,8 @@ pub async fn follow(dir: PathBuf, node_name: String, changes: Sender<Change>) ->
         let Some(scope) = next(&dir, &mut events, &mut pending, &changes).await else { return Ok(()) };
         if scope == Scope::FolderLost {
             tracing::warn!("the manifest folder {} is gone: its last state stays", dir.display());
+            // Fails where the kernel has dropped the watch with the folder.
+            let _ = watcher.unwatch(&dir);
             while watch(&mut watcher, &dir).is_err() {
                 tokio::select! {
                     () = sleep(RETRY) => {}

@@ -61,7 +61,7 @@ impl Kind {
         let metadata = tree.get("metadata");
         let text = |field| metadata.and_then(|metadata| metadata.get(field)).and_then(Value::as_str);
         let Some(name) = text("name").filter(|name| !name.is_empty()) else {
-            return Err(format!("a {} has no metadata.name: it is skipped", self.name()));
+            return Err(format!("a {} has no metadata.name that is a text: it is skipped", self.name()));
         };
         let namespace = match self {
             Self::Node => "",

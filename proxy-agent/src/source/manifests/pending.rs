@@ -67,12 +67,8 @@ impl Pending {
             return;
         }
         match kind {
-            EventKind::Create(_) if !path.is_symlink() => {
-                self.writing.insert(name.to_owned(), now);
-            }
-            EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => {
-                self.writing.insert(name.to_owned(), now);
-            }
+            EventKind::Create(_) if !path.is_symlink() => self.written(name, now),
+            EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => self.written(name, now),
             // Permissions may have changed, but who writes the file is not done by that.
             EventKind::Modify(ModifyKind::Metadata(_)) => {
                 if !self.writing.contains_key(name) {
@@ -83,6 +79,11 @@ impl Pending {
             EventKind::Access(_) => {}
             _ => self.done(name),
         }
+    }
+
+    fn written(&mut self, name: &str, now: Instant) {
+        self.names.remove(name);
+        self.writing.insert(name.to_owned(), now);
     }
 
     fn done(&mut self, name: &str) {

@@ -1,0 +1,239 @@
+use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Instant};
+
+use proxy_common::{Family, Frontend, ServicePort};
+
+use super::{Entry, Held, Programmed, Programmer, index};
+use crate::{
+    datapath::{
+        report::{Refused, RefusedReason, Report},
+        tables::{FrontendKey, Tables},
+    },
+    plan::{ServicePortId, ServicePortPlan},
+};
+
+/// One step's writes, in the order in which readers may see them.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) services: Vec<(u32, ServicePort)>,
+    /// Backends by family whose load must be set to nothing.
+    pub(super) loads: [Vec<u32>; 2],
+    pub(super) puts: Vec<Put>,
+    pub(super) done: Vec<Done>,
+}
+
+/// One frontend entry to insert or replace.
+pub(super) struct Put {
+    pub(super) key: FrontendKey,
+    pub(super) value: Frontend,
+    pub(super) before: Option<Entry>,
+    /// Index in [`Batch::done`]; `None` for an entry for unknown ports.
+    pub(super) owner: Option<usize>,
+}
+
+/// A service port that is moved from `old` to `next`.
+pub(super) struct Done {
+    /// `None` for something found in the maps that has no name.
+    pub(super) id: Option<ServicePortId>,
+    pub(super) family: Family,
+    pub(super) old: Option<Programmed>,
+    pub(super) next: Option<Programmed>,
+    /// Lists of kept backends once the frontends have been replaced.
+    pub(super) lists_after: Vec<(u32, u8)>,
+    pub(super) error: Option<(String, io::Error)>,
+}
+
+impl<T: Tables> Programmer<T> {
+    /// Carries out one set of changes. True when it gave something back.
+    pub(super) fn pass(
+        &mut self,
+        changes: &[(&ServicePortId, Option<&Arc<ServicePortPlan>>)],
+        report: &mut Report,
+    ) -> bool {
+        let mut batch = Batch::default();
+        for (id, plan) in changes {
+            self.waiting.remove(*id);
+            let plan = plan.filter(|plan| plan.frontends.iter().any(|frontend| super::serves(frontend.kind)));
+            match plan {
+                Some(plan) => {
+                    if let Err(reason) = self.prepare(id, plan, &mut batch, report) {
+                        self.waiting.insert((*id).clone(), Arc::clone(plan));
+                        report.refused.push(Refused { id: (*id).clone(), reason });
+                    }
+                }
+                None => {
+                    if let Some(old) = self.programmed.remove(*id) {
+                        batch.done.push(Done::gone(Some((*id).clone()), id.family, old));
+                    }
+                }
+            }
+        }
+        for (family, orphan) in std::mem::take(&mut self.orphans) {
+            batch.done.push(Done::gone(None, family, orphan));
+        }
+        self.put(&mut batch, report);
+        let forgotten = self.remove_old_frontends(&mut batch, report);
+        let freed = self.settle(batch, changes, report);
+        for address in forgotten {
+            self.forget_address(address);
+        }
+        freed
+    }
+
+    fn put(&mut self, batch: &mut Batch, report: &mut Report) {
+        for failure in self.tables.put_services(&batch.services) {
+            let (at, error) = failure;
+            let id = batch.services[at].0;
+            report.problems.push(format!("SERVICES: naming service port {id}: {error}"));
+        }
+        for (family, ids) in [Family::V4, Family::V6].into_iter().zip(&batch.loads) {
+            for (at, error) in self.tables.reset_loads(family, ids) {
+                report.problems.push(format!("BACKEND_LOAD: resetting backend {}: {error}", ids[at]));
+            }
+        }
+        // The entries for unknown ports last: they must not refuse what comes with them.
+        batch.puts.sort_by_key(|put| put.owner.is_none());
+        let entries: Vec<_> = batch.puts.iter().map(|put| (put.key, put.value)).collect();
+        let failures = self.tables.put_frontends(&entries);
+        report.frontends_written += entries.len() - failures.len();
+        for (at, error) in failures {
+            let Put { key, before, owner, .. } = batch.puts[at];
+            match before {
+                Some(before) => {
+                    self.frontends.insert(key, before);
+                }
+                None => self.forget_entry(key),
+            }
+            match owner {
+                Some(owner) => batch.done[owner].error = Some((format!("frontend {key}"), error)),
+                None => report.problems.push(format!("frontend {key}: {error}")),
+            }
+        }
+    }
+
+    /// An entry that is not in its map any more, or never got there.
+    fn forget_entry(&mut self, key: FrontendKey) {
+        if self.frontends.remove(&key).is_some() {
+            self.frontend_counts[index(key.family())] -= 1;
+        }
+        if !key.is_any_port() && self.uncount_address(key.address()) {
+            self.forget_address(key.address());
+        }
+    }
+
+    /// Deletes the frontends that service ports have lost to nobody; returns the addresses whose last one
+    /// is gone.
+    fn remove_old_frontends(&mut self, batch: &mut Batch, report: &mut Report) -> Vec<IpAddr> {
+        let mut lost = Vec::new();
+        let mut forgotten = Vec::new();
+        for (number, done) in batch.done.iter().enumerate().filter(|(_, done)| done.error.is_none()) {
+            let Some(old) = &done.old else { continue };
+            let kept: HashSet<_> = done.next.iter().flat_map(|next| &next.frontends).collect();
+            for key in old.frontends.iter().filter(|key| !kept.contains(key)) {
+                let entry = self.frontends.get(key);
+                if entry.is_some_and(|entry| entry.service_port == old.service_port) {
+                    lost.push((*key, Some(number)));
+                    if !key.is_any_port() && self.uncount_address(key.address()) {
+                        forgotten.push(key.address());
+                    }
+                }
+            }
+        }
+        for address in &forgotten {
+            let any = FrontendKey::any_port(*address);
+            if self.frontends.contains_key(&any) {
+                lost.push((any, None));
+            }
+        }
+        let keys: Vec<_> = lost.iter().map(|(key, _)| *key).collect();
+        let failures = self.tables.remove_frontends(&keys);
+        report.frontends_removed += keys.len() - failures.len();
+        for key in &keys {
+            if self.frontends.remove(key).is_some() {
+                self.frontend_counts[index(key.family())] -= 1;
+            }
+        }
+        for (at, error) in failures {
+            let (key, owner) = lost[at];
+            report.problems.push(format!("frontend {key}: deleting it: {error}"));
+            if let Some(owner) = owner {
+                batch.done[owner].error = Some((format!("frontend {key}"), error));
+            }
+        }
+        forgotten
+    }
+
+    /// Takes back what nothing refers to any more, now that the frontends are in place.
+    fn settle(
+        &mut self,
+        batch: Batch,
+        changes: &[(&ServicePortId, Option<&Arc<ServicePortPlan>>)],
+        report: &mut Report,
+    ) -> bool {
+        let mut service_ports = Vec::new();
+        let mut freed = false;
+        for mut done in batch.done {
+            let mut left = left_behind(&mut done);
+            if let Some((what, error)) = done.error {
+                // Frontends of the old state may still be there: keep all that they refer to.
+                if let (Some(id), Some(mut next)) = (done.id, done.next) {
+                    next.held = Some(Box::new(left));
+                    let plan = changes.iter().find(|(changed, _)| **changed == id).and_then(|(_, plan)| *plan);
+                    if let Some(plan) = plan {
+                        self.waiting.insert(id.clone(), Arc::clone(plan));
+                    }
+                    let reason = RefusedReason::Kernel { service: id.to_string(), what, error };
+                    report.refused.push(Refused { id: id.clone(), reason });
+                    self.programmed.insert(id, next);
+                }
+                continue;
+            }
+            for (id, lists) in done.lists_after {
+                self.tables.store_lists(done.family, id, lists);
+            }
+            freed |= !left.is_empty();
+            for id in left.backends {
+                let generation = self.tables.generation(done.family, id);
+                self.tables.store_generation(done.family, id, generation.wrapping_add(1));
+                self.backends[index(done.family)].rest(id);
+                report.backends_removed += 1;
+            }
+            left.ranges.drain(..).for_each(|range| self.slots.rest(range));
+            service_ports.append(&mut left.service_ports);
+            if let (Some(id), Some(next)) = (done.id, done.next) {
+                self.programmed.insert(id, next);
+            }
+        }
+        for (at, error) in self.tables.remove_services(&service_ports) {
+            report.problems.push(format!("SERVICES: deleting service port {}: {error}", service_ports[at]));
+        }
+        service_ports.into_iter().for_each(|id| self.service_ports.rest(id));
+        self.freed_at = Instant::now();
+        freed
+    }
+}
+
+impl Done {
+    fn gone(id: Option<ServicePortId>, family: Family, old: Programmed) -> Self {
+        Self { id, family, old: Some(old), next: None, lists_after: Vec::new(), error: None }
+    }
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.backends.is_empty() && self.service_ports.is_empty()
+    }
+}
+
+/// What `next` does not have any more, and what steps before had to keep.
+fn left_behind(done: &mut Done) -> Held {
+    let Some(mut old) = done.old.take() else { return Held::default() };
+    let mut left = old.held.take().map(|held| *held).unwrap_or_default();
+    let kept: HashSet<u32> = done.next.iter().flat_map(|next| next.backends.iter().copied()).collect();
+    left.backends.extend(old.backends.iter().filter(|id| !kept.contains(id)));
+    let ranges = done.next.as_ref().map_or([None; 2], |next| next.ranges);
+    left.ranges.extend(old.ranges.into_iter().flatten().filter(|range| range.len > 0 && !ranges.contains(&Some(*range))));
+    if old.service_port != 0 && done.next.as_ref().is_none_or(|next| next.service_port != old.service_port) {
+        left.service_ports.push(old.service_port);
+    }
+    left
+}

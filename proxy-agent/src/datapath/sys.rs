@@ -1,0 +1,364 @@
+//! The BPF system calls that aya has no safe form of. With [`super::mapped`] the only unsafe code here.
+#![expect(unsafe_code, reason = "raw system calls; everything above is safe")]
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable, bytes_of};
+
+const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_UPDATE_ELEM: u32 = 2;
+const MAP_DELETE_ELEM: u32 = 3;
+const MAP_GET_NEXT_KEY: u32 = 4;
+const PROG_LOAD: u32 = 5;
+const OBJ_PIN: u32 = 6;
+const OBJ_GET: u32 = 7;
+const OBJ_GET_INFO_BY_FD: u32 = 15;
+const MAP_LOOKUP_BATCH: u32 = 24;
+const MAP_UPDATE_BATCH: u32 = 26;
+const MAP_DELETE_BATCH: u32 = 27;
+const LINK_CREATE: u32 = 28;
+const LINK_UPDATE: u32 = 29;
+const LINK_DETACH: u32 = 34;
+
+const F_RDONLY: u32 = 1 << 3;
+
+/// What the kernel says about a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MapShape {
+    /// `BPF_MAP_TYPE_*`.
+    pub(crate) map_type: u32,
+    id: u32,
+    /// Bytes.
+    pub(crate) key_size: u32,
+    /// Bytes.
+    pub(crate) value_size: u32,
+    /// Capacity.
+    pub(crate) max_entries: u32,
+    /// `BPF_F_*` of its creation.
+    pub(crate) flags: u32,
+}
+
+/// What the kernel says about a link to a cgroup.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct LinkShape {
+    /// `BPF_LINK_TYPE_*`.
+    pub(crate) link_type: u32,
+    id: u32,
+    /// Program behind the link.
+    pub(crate) program: u32,
+    reserved: u32,
+    /// Inode number of the cgroup's directory; 0 when the cgroup is gone.
+    pub(crate) cgroup: u64,
+    /// `BPF_CGROUP_*`.
+    pub(crate) attach_type: u32,
+    reserved2: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Element {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Info {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// `BPF_LINK_CREATE` (program, target, attach type, flags) and `BPF_LINK_UPDATE` (link, program, flags,
+/// old program).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Link([u32; 4]);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Program {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    expected_attach_type: u32,
+}
+
+fn bpf<A: Pod>(command: u32, attributes: &mut A) -> io::Result<i32> {
+    // SAFETY: `attributes` is plain old data of the given size, and the callers below put only addresses
+    // into it that are valid for the whole call, with as many bytes as the command reads or writes there.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(result).unwrap_or(i32::MAX)) }
+}
+
+fn address<T: ?Sized>(of: &T) -> u64 {
+    std::ptr::from_ref(of).cast::<u8>() as u64
+}
+
+fn address_mut<T: ?Sized>(of: &mut T) -> u64 {
+    std::ptr::from_mut(of).cast::<u8>() as u64
+}
+
+fn raw(fd: impl AsFd) -> u32 {
+    fd.as_fd().as_raw_fd().cast_unsigned()
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor for this call, nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Opens what is pinned at `path`.
+pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    open_pin_with(path, 0)
+}
+
+/// Opens what is pinned at `path`, a map, for reading only.
+pub(crate) fn open_pin_read_only(path: &Path) -> io::Result<OwnedFd> {
+    open_pin_with(path, F_RDONLY)
+}
+
+fn open_pin_with(path: &Path, flags: u32) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    bpf(OBJ_GET, &mut Object { path: path.as_ptr() as u64, fd: 0, flags }).map(owned)
+}
+
+/// Pins `fd` at `path`, which must be free and on a bpffs.
+pub(crate) fn pin(fd: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    bpf(OBJ_PIN, &mut Object { path: path.as_ptr() as u64, fd: raw(fd), flags: 0 }).map(drop)
+}
+
+fn info<T: Pod>(fd: impl AsFd) -> io::Result<T> {
+    let mut info = T::zeroed();
+    let len = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
+    bpf(OBJ_GET_INFO_BY_FD, &mut Info { fd: raw(fd), len, info: address_mut(&mut info) })?;
+    Ok(info)
+}
+
+/// Type, sizes, capacity and flags of a map.
+pub(crate) fn map_shape(map: impl AsFd) -> io::Result<MapShape> {
+    info(map)
+}
+
+/// Where a link to a cgroup is attached.
+pub(crate) fn link_shape(link: impl AsFd) -> io::Result<LinkShape> {
+    info(link)
+}
+
+/// Attaches `program` to a cgroup; the link lives as long as its descriptor or a pin of it.
+pub(crate) fn link_create(program: impl AsFd, cgroup: impl AsFd, attach_type: u32) -> io::Result<OwnedFd> {
+    bpf(LINK_CREATE, &mut Link([raw(program), raw(cgroup), attach_type, 0])).map(owned)
+}
+
+/// Puts `program` behind a link, in one atomic step. The kernel checks only the type of the program, not
+/// its attach type: the caller does.
+pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    bpf(LINK_UPDATE, &mut Link([raw(link), raw(program), 0, 0])).map(drop)
+}
+
+/// Takes a link off its cgroup, whoever still holds it (kernel 5.9).
+pub(crate) fn link_detach(link: impl AsFd) -> io::Result<()> {
+    bpf(LINK_DETACH, &mut raw(link)).map(drop)
+}
+
+/// Loads a program to see whether the kernel takes it. `code` is raw instructions.
+pub(crate) fn try_program(program_type: u32, expected_attach_type: u32, code: &[u64]) -> io::Result<OwnedFd> {
+    bpf(
+        PROG_LOAD,
+        &mut Program {
+            program_type,
+            instruction_count: u32::try_from(code.len()).unwrap_or(u32::MAX),
+            instructions: address(code),
+            license: c"GPL".as_ptr() as u64,
+            expected_attach_type,
+            ..Program::zeroed()
+        },
+    )
+    .map(owned)
+}
+
+/// Copies the value of `key` into `value`, which must be as long as the map's values are (times the
+/// possible CPUs, each rounded up to 8 bytes, for a per-CPU map). False when there is none.
+pub(crate) fn lookup(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    let mut element =
+        Element { map: raw(map), reserved: 0, key: address(key), value: address_mut(value), flags: 0 };
+    match bpf(MAP_LOOKUP_ELEM, &mut element) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        result => result.map(|_| true),
+    }
+}
+
+/// Writes one entry. Slices must have the map's key and value sizes.
+pub(crate) fn update(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let mut element =
+        Element { map: raw(map), reserved: 0, key: address(key), value: address(value), flags: 0 };
+    bpf(MAP_UPDATE_ELEM, &mut element).map(drop)
+}
+
+/// Deletes one entry; one that is not there counts as deleted.
+pub(crate) fn delete(map: impl AsFd, key: &[u8]) -> io::Result<()> {
+    let mut element = Element { map: raw(map), reserved: 0, key: address(key), value: 0, flags: 0 };
+    match bpf(MAP_DELETE_ELEM, &mut element) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// The key after `key` (the first one for `None`), or `None` at the end.
+pub(crate) fn next_key<K: NoUninit + AnyBitPattern>(map: impl AsFd, key: Option<&K>) -> io::Result<Option<K>> {
+    let mut next = K::zeroed();
+    let mut element = Element {
+        map: raw(map),
+        reserved: 0,
+        key: key.map_or(0, address),
+        value: address_mut(&mut next),
+        flags: 0,
+    };
+    match bpf(MAP_GET_NEXT_KEY, &mut element) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        result => result.map(|_| Some(next)),
+    }
+}
+
+/// How far a batch came, and why it went no further.
+pub(crate) struct BatchEnd {
+    /// Entries that were done.
+    pub(crate) done: usize,
+    /// What stopped it.
+    pub(crate) error: Option<io::Error>,
+}
+
+fn batch(command: u32, batch: &mut Batch) -> BatchEnd {
+    let asked = batch.count;
+    let error = bpf(command, batch).err();
+    // The kernel counts what it did, but leaves the field alone when it refuses the call as a whole.
+    let untouched = error.is_some() && batch.count == asked;
+    BatchEnd { done: if untouched { 0 } else { batch.count as usize }, error }
+}
+
+/// Writes entries in order until one fails. `keys` and `values` are of the same length.
+pub(crate) fn update_batch<K: NoUninit, V: NoUninit>(map: impl AsFd, keys: &[K], values: &[V]) -> BatchEnd {
+    assert_eq!(keys.len(), values.len());
+    let mut attributes = Batch {
+        keys: address(keys),
+        values: address(values),
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map: raw(map),
+        ..Batch::zeroed()
+    };
+    batch(MAP_UPDATE_BATCH, &mut attributes)
+}
+
+/// Deletes entries in order until one fails; also one that is not there fails.
+pub(crate) fn delete_batch<K: NoUninit>(map: impl AsFd, keys: &[K]) -> BatchEnd {
+    let mut attributes = Batch {
+        keys: address(keys),
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map: raw(map),
+        ..Batch::zeroed()
+    };
+    batch(MAP_DELETE_BATCH, &mut attributes)
+}
+
+/// Reads the entries after `position` into `keys` and `values`, which must have the same number of
+/// elements of the map's sizes, and moves `position` on. `ENOENT` in the answer is the end of the map.
+pub(crate) fn lookup_batch<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern>(
+    map: impl AsFd,
+    position: &mut Option<[u8; 64]>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> BatchEnd {
+    assert_eq!(keys.len(), values.len());
+    let mut next = [0_u8; 64];
+    let mut attributes = Batch {
+        in_batch: position.as_ref().map_or(0, address),
+        out_batch: address_mut(&mut next),
+        keys: address_mut(keys),
+        values: address_mut(values),
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map: raw(map),
+        ..Batch::zeroed()
+    };
+    let error = bpf(MAP_LOOKUP_BATCH, &mut attributes).err();
+    *position = Some(next);
+    let untouched = error.as_ref().is_some_and(|error| error.raw_os_error() != Some(libc::ENOENT));
+    BatchEnd { done: if untouched { 0 } else { attributes.count as usize }, error }
+}
+
+/// Waits until every program run that is going on now has ended (an RCU grace period).
+///
+/// # Errors
+/// `EINVAL` on a kernel with `nohz_full` CPUs.
+pub(crate) fn grace_period() -> io::Result<()> {
+    // SAFETY: MEMBARRIER_CMD_GLOBAL takes no addresses.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets this process lock as much memory as it likes: before 5.11 maps and programs count as locked.
+pub(crate) fn lift_memlock_limit() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    // Without CAP_SYS_RESOURCE on a new kernel this fails and does not matter; on an old one creating the
+    // maps fails next, with an error of its own.
+    let _unchanged = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+}
+
+/// Fills `bytes` from the kernel's random source.
+pub(crate) fn random_u32() -> u32 {
+    let mut value = 0_u32;
+    // SAFETY: `value` is four writable bytes.
+    let got = unsafe { libc::getrandom((&raw mut value).cast(), size_of::<u32>(), 0) };
+    if got == 4 { value } else { std::process::id() }
+}
+
+/// The bytes of a key or value.
+pub(crate) fn bytes<T: NoUninit>(of: &T) -> &[u8] {
+    bytes_of(of)
+}

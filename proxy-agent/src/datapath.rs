@@ -1,1 +1,151 @@
 //! Maps, programs and their attachment: the only module that touches the kernel.
+//!
+//! [`Datapath::open`] loads the programs against pinned maps, [`Datapath::reconcile`] brings the maps to
+//! the first complete state and attaches the programs, [`Datapath::apply`] follows single changes. What is
+//! pinned goes on without the agent; [`cleanup`] ends it, [`inspect`] looks at it.
+#![deny(unsafe_code)]
+
+mod alloc;
+mod cgroup;
+mod error;
+mod features;
+mod hooks;
+mod inspect;
+mod mapped;
+mod maps;
+mod object;
+mod pins;
+mod programmer;
+mod programs;
+mod report;
+mod sys;
+mod tables;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use self::{
+    cgroup::Cgroup,
+    maps::Maps,
+    pins::{Layout, Pins},
+    programmer::Programmer,
+    programs::Programs,
+};
+use crate::plan::{PlanChange, ServicePortId, ServicePortPlan};
+
+pub use error::Error;
+pub use features::Feature;
+pub use hooks::Hook;
+pub use inspect::{BackendView, EndpointView, FrontendView, Snapshot, WhenEmptyView, inspect};
+pub use pins::cleanup;
+pub use programs::ProgramStats;
+pub use report::{Refused, RefusedReason, Report};
+pub use tables::Capacities;
+
+/// Where maps and links are pinned unless told otherwise.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/ferroute";
+
+/// How to set up the data path.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory for the pins; a bpffs is mounted there when it is not on one.
+    pub bpffs: PathBuf,
+    /// The cgroup whose processes are served; `None` is the root of the cgroup v2 hierarchy.
+    pub cgroup: Option<PathBuf>,
+    /// How much the maps hold.
+    pub capacities: Capacities,
+    /// Count open connections per backend; each socket's close then costs a little more.
+    pub count_connections: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bpffs: DEFAULT_BPFFS.into(),
+            cgroup: None,
+            capacities: Capacities::default(),
+            count_connections: false,
+        }
+    }
+}
+
+/// The kernel's side of the agent. Dropping it leaves everything in place.
+pub struct Datapath {
+    programmer: Programmer<Maps>,
+    stats: Vec<ProgramStats>,
+    /// Until they are attached.
+    programs: Option<Programs>,
+    pins: Pins,
+    layout: Layout,
+    cgroup: Cgroup,
+}
+
+impl Datapath {
+    /// Loads the programs against the pinned maps, which are made if need be and otherwise read back.
+    /// Whatever is attached stays as it is until [`Self::reconcile`].
+    ///
+    /// # Errors
+    /// Anything that keeps the data path from working; the message says what to do.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let object = object::embedded()?;
+        sys::lift_memlock_limit();
+        let cgroup = Cgroup::open(options.cgroup.as_deref())?;
+        let pins = Pins::prepare(&options.bpffs)?;
+        let capacities = options.capacities;
+        let layout = pins.layout(object::map_shapes(object, &capacities)?)?;
+        let programs = Programs::load(object, &layout, &capacities, options.count_connections)?;
+        let maps = Maps::open(&layout.directory(), false)?;
+        let contents = maps.contents()?;
+        let capacities = maps.capacities(capacities);
+        let programmer = Programmer::new(maps, capacities, contents, sys::random_u32());
+        tracing::info!(
+            service_ports = programmer.len(),
+            maps = %layout.directory().display(),
+            cgroup = %cgroup.path.display(),
+            "data path opened"
+        );
+        let stats = programs.stats().to_vec();
+        Ok(Self { programmer, stats, programs: Some(programs), pins, layout, cgroup })
+    }
+
+    /// Makes the maps hold exactly `complete`, writing only what differs. The first call then attaches the
+    /// programs, or replaces those of an earlier agent without a gap.
+    ///
+    /// # Errors
+    /// Attaching failed. What goes wrong with single Services is in the report.
+    pub fn reconcile(&mut self, complete: &[(ServicePortId, Arc<ServicePortPlan>)]) -> Result<Report, Error> {
+        let report = self.programmer.reconcile(complete);
+        if let Some(programs) = &self.programs {
+            programs.attach(&self.pins, &self.cgroup)?;
+            self.pins.switch_to(&self.layout)?;
+            // The links hold them now.
+            self.programs = None;
+        }
+        Ok(report)
+    }
+
+    /// Applies single changes; only the service ports in them are touched.
+    pub fn apply(&mut self, changes: &[PlanChange]) -> Report {
+        self.programmer.apply(changes)
+    }
+
+    /// Number of service ports that the maps hold.
+    #[must_use]
+    pub fn service_ports(&self) -> usize {
+        self.programmer.len()
+    }
+
+    /// What the verifier made of each program.
+    #[must_use]
+    pub fn program_stats(&self) -> &[ProgramStats] {
+        &self.stats
+    }
+
+    /// The cgroup whose processes are served.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup.path
+    }
+}

@@ -36,14 +36,7 @@ impl MappedArray {
         };
         // SAFETY: a new mapping at an address that the kernel picks; nothing else refers to it.
         let start = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                bytes.next_multiple_of(rustix::param::page_size()),
-                access,
-                rustix::mm::MapFlags::SHARED,
-                map,
-                0,
-            )
+            rustix::mm::mmap(std::ptr::null_mut(), bytes, access, rustix::mm::MapFlags::SHARED, map, 0)
         }?;
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         Ok(Self { start, bytes, entries, stride, writable })
@@ -84,8 +77,7 @@ impl MappedArray {
 
 impl Drop for MappedArray {
     fn drop(&mut self) {
-        let bytes = self.bytes.next_multiple_of(rustix::param::page_size());
         // SAFETY: this value made the mapping with this length, and hands out no references into it.
-        let _unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), bytes) };
+        let _unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::plan::{PlanChange, ServicePortId, ServicePortPlan};
 
-pub(crate) use readback::Contents;
+pub(crate) use readback::{Contents, identity};
 
 /// Whether the programs that are attached now answer for frontends of this kind. The socket path serves
 /// cluster IPs; the packet path adds the others.

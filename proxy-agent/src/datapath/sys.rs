@@ -3,7 +3,7 @@
 
 use std::{
     ffi::CString,
-    io,
+    fmt, io,
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable, bytes_of};
+use bytemuck::{NoUninit, Pod, Zeroable, bytes_of};
 
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_UPDATE_ELEM: u32 = 2;
@@ -28,10 +28,8 @@ const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
 const LINK_DETACH: u32 = 34;
 
-const F_RDONLY: u32 = 1 << 3;
-
 /// What the kernel says about a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct MapShape {
     /// `BPF_MAP_TYPE_*`.
@@ -45,6 +43,28 @@ pub(crate) struct MapShape {
     pub(crate) max_entries: u32,
     /// `BPF_F_*` of its creation.
     pub(crate) flags: u32,
+}
+
+impl MapShape {
+    /// The shape that a map is to be made with.
+    pub(crate) fn new(map_type: u32, key_size: u32, value_size: u32, max_entries: u32, flags: u32) -> Self {
+        Self { map_type, id: 0, key_size, value_size, max_entries, flags }
+    }
+
+    /// All that makes two maps interchangeable.
+    pub(crate) fn parts(&self) -> [u32; 5] {
+        [self.map_type, self.key_size, self.value_size, self.max_entries, self.flags]
+    }
+}
+
+impl fmt::Display for MapShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [map_type, key_size, value_size, max_entries, flags] = self.parts();
+        write!(
+            f,
+            "type {map_type}, key {key_size} B, value {value_size} B, {max_entries} entries, flags {flags:#x}"
+        )
+    }
 }
 
 /// What the kernel says about a link to a cgroup.
@@ -156,17 +176,8 @@ fn c_path(path: &Path) -> io::Result<CString> {
 
 /// Opens what is pinned at `path`.
 pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
-    open_pin_with(path, 0)
-}
-
-/// Opens what is pinned at `path`, a map, for reading only.
-pub(crate) fn open_pin_read_only(path: &Path) -> io::Result<OwnedFd> {
-    open_pin_with(path, F_RDONLY)
-}
-
-fn open_pin_with(path: &Path, flags: u32) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
-    bpf(OBJ_GET, &mut Object { path: path.as_ptr() as u64, fd: 0, flags }).map(owned)
+    bpf(OBJ_GET, &mut Object { path: path.as_ptr() as u64, fd: 0, flags: 0 }).map(owned)
 }
 
 /// Pins `fd` at `path`, which must be free and on a bpffs.
@@ -251,19 +262,18 @@ pub(crate) fn delete(map: impl AsFd, key: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The key after `key` (the first one for `None`), or `None` at the end.
-pub(crate) fn next_key<K: NoUninit + AnyBitPattern>(map: impl AsFd, key: Option<&K>) -> io::Result<Option<K>> {
-    let mut next = K::zeroed();
+/// Replaces `key` by the key after it (the first one for `None`); false at the end.
+pub(crate) fn next_key(map: impl AsFd, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
     let mut element = Element {
         map: raw(map),
         reserved: 0,
         key: key.map_or(0, address),
-        value: address_mut(&mut next),
+        value: address_mut(next),
         flags: 0,
     };
     match bpf(MAP_GET_NEXT_KEY, &mut element) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        result => result.map(|_| Some(next)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        result => result.map(|_| true),
     }
 }
 
@@ -307,29 +317,31 @@ pub(crate) fn delete_batch<K: NoUninit>(map: impl AsFd, keys: &[K]) -> BatchEnd 
     batch(MAP_DELETE_BATCH, &mut attributes)
 }
 
-/// Reads the entries after `position` into `keys` and `values`, which must have the same number of
-/// elements of the map's sizes, and moves `position` on. `ENOENT` in the answer is the end of the map.
-pub(crate) fn lookup_batch<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern>(
+/// Reads up to `count` entries after `position` into `keys` and `values`, which have room for as many, and
+/// moves `position` on. `ENOENT` in the answer is the end of the map.
+pub(crate) fn lookup_batch(
     map: impl AsFd,
     position: &mut Option<[u8; 64]>,
-    keys: &mut [K],
-    values: &mut [V],
+    count: u32,
+    keys: &mut [u8],
+    values: &mut [u8],
 ) -> BatchEnd {
-    assert_eq!(keys.len(), values.len());
     let mut next = [0_u8; 64];
     let mut attributes = Batch {
         in_batch: position.as_ref().map_or(0, address),
         out_batch: address_mut(&mut next),
         keys: address_mut(keys),
         values: address_mut(values),
-        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        count,
         map: raw(map),
         ..Batch::zeroed()
     };
     let error = bpf(MAP_LOOKUP_BATCH, &mut attributes).err();
-    *position = Some(next);
-    let untouched = error.as_ref().is_some_and(|error| error.raw_os_error() != Some(libc::ENOENT));
-    BatchEnd { done: if untouched { 0 } else { attributes.count as usize }, error }
+    let refused = error.as_ref().is_some_and(|error| error.raw_os_error() != Some(libc::ENOENT));
+    if !refused {
+        *position = Some(next);
+    }
+    BatchEnd { done: if refused { 0 } else { attributes.count as usize }, error }
 }
 
 /// Waits until every program run that is going on now has ended (an RCU grace period).

@@ -14,8 +14,7 @@ pub(crate) struct Ranges {
 impl Ranges {
     /// A space of `capacity` slots, all free.
     pub(crate) fn new(capacity: u32) -> Self {
-        let mut ranges =
-            Self { by_base: BTreeMap::new(), by_len: BTreeSet::new(), resting: Vec::new() };
+        let mut ranges = Self { by_base: BTreeMap::new(), by_len: BTreeSet::new(), resting: Vec::new() };
         ranges.insert(SlotRange { base: 0, len: capacity });
         ranges
     }

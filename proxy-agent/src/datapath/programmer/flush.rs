@@ -70,7 +70,7 @@ impl<T: Tables> Programmer<T> {
         for (family, orphan) in std::mem::take(&mut self.orphans) {
             batch.done.push(Done::gone(None, family, orphan));
         }
-        self.put(&mut batch, report);
+        self.write(&mut batch, report);
         let forgotten = self.remove_old_frontends(&mut batch, report);
         let freed = self.settle(batch, changes, report);
         for address in forgotten {
@@ -79,7 +79,7 @@ impl<T: Tables> Programmer<T> {
         freed
     }
 
-    fn put(&mut self, batch: &mut Batch, report: &mut Report) {
+    fn write(&mut self, batch: &mut Batch, report: &mut Report) {
         for failure in self.tables.put_services(&batch.services) {
             let (at, error) = failure;
             let id = batch.services[at].0;
@@ -129,8 +129,10 @@ impl<T: Tables> Programmer<T> {
             let Some(old) = &done.old else { continue };
             let kept: HashSet<_> = done.next.iter().flat_map(|next| &next.frontends).collect();
             for key in old.frontends.iter().filter(|key| !kept.contains(key)) {
+                // An address that is in use again keeps its entry for unknown ports.
+                let in_use = key.is_any_port() && self.addresses.contains_key(&key.address());
                 let entry = self.frontends.get(key);
-                if entry.is_some_and(|entry| entry.service_port == old.service_port) {
+                if !in_use && entry.is_some_and(|entry| old.owns(entry.service_port)) {
                     lost.push((*key, Some(number)));
                     if !key.is_any_port() && self.uncount_address(key.address()) {
                         forgotten.push(key.address());
@@ -177,7 +179,8 @@ impl<T: Tables> Programmer<T> {
                 // Frontends of the old state may still be there: keep all that they refer to.
                 if let (Some(id), Some(mut next)) = (done.id, done.next) {
                     next.held = Some(Box::new(left));
-                    let plan = changes.iter().find(|(changed, _)| **changed == id).and_then(|(_, plan)| *plan);
+                    let plan =
+                        changes.iter().find(|(changed, _)| **changed == id).and_then(|(_, plan)| *plan);
                     if let Some(plan) = plan {
                         self.waiting.insert(id.clone(), Arc::clone(plan));
                     }
@@ -198,11 +201,17 @@ impl<T: Tables> Programmer<T> {
                 report.backends_removed += 1;
             }
             left.ranges.drain(..).for_each(|range| self.slots.rest(range));
+            // Damaged maps may hold an id twice; it stays with the service port that has a name.
+            left.service_ports.retain(|id| {
+                done.id.is_some() || self.programmed.values().all(|state| state.service_port != *id)
+            });
             service_ports.append(&mut left.service_ports);
             if let (Some(id), Some(next)) = (done.id, done.next) {
                 self.programmed.insert(id, next);
             }
         }
+        service_ports.sort_unstable();
+        service_ports.dedup();
         for (at, error) in self.tables.remove_services(&service_ports) {
             report.problems.push(format!("SERVICES: deleting service port {}: {error}", service_ports[at]));
         }
@@ -215,6 +224,14 @@ impl<T: Tables> Programmer<T> {
 impl Done {
     fn gone(id: Option<ServicePortId>, family: Family, old: Programmed) -> Self {
         Self { id, family, old: Some(old), next: None, lists_after: Vec::new(), error: None }
+    }
+}
+
+impl Programmed {
+    /// Whether an entry with this service port id is ours: a flip that failed may have left the id of before.
+    fn owns(&self, service_port: u32) -> bool {
+        let earlier = self.held.iter().flat_map(|held| &held.service_ports);
+        earlier.chain([&self.service_port]).any(|own| *own == service_port)
     }
 }
 
@@ -231,7 +248,9 @@ fn left_behind(done: &mut Done) -> Held {
     let kept: HashSet<u32> = done.next.iter().flat_map(|next| next.backends.iter().copied()).collect();
     left.backends.extend(old.backends.iter().filter(|id| !kept.contains(id)));
     let ranges = done.next.as_ref().map_or([None; 2], |next| next.ranges);
-    left.ranges.extend(old.ranges.into_iter().flatten().filter(|range| range.len > 0 && !ranges.contains(&Some(*range))));
+    left.ranges.extend(
+        old.ranges.into_iter().flatten().filter(|range| range.len > 0 && !ranges.contains(&Some(*range))),
+    );
     if old.service_port != 0 && done.next.as_ref().is_none_or(|next| next.service_port != old.service_port) {
         left.service_ports.push(old.service_port);
     }

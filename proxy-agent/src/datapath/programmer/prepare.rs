@@ -6,7 +6,11 @@ use proxy_common::{
     SlotRange, WhenEmpty, is_live,
 };
 
-use super::{Entry, Programmed, Programmer, flush::{Batch, Done, Put}, index, list_index, serves};
+use super::{
+    Entry, Programmed, Programmer,
+    flush::{Batch, Done, Put},
+    index, list_index, serves,
+};
 use crate::{
     datapath::{
         report::{RefusedReason, Report},
@@ -54,9 +58,13 @@ impl<T: Tables> Programmer<T> {
             None => self.take_service_port(id),
         };
         let space = taken.and_then(|service_port| {
-            self.find_space(id, plan, &served, old.as_ref())
-                .map(|space| (service_port, space))
-                .inspect_err(|_| if same_id.is_none() { self.service_ports.put_back(service_port) })
+            self.find_space(id, plan, &served, old.as_ref()).map(|space| (service_port, space)).inspect_err(
+                |_| {
+                    if same_id.is_none() {
+                        self.service_ports.put_back(service_port);
+                    }
+                },
+            )
         });
         let (service_port, space) = match space {
             Ok(space) => space,
@@ -84,9 +92,22 @@ impl<T: Tables> Programmer<T> {
             let any = FrontendKey::any_port(key.address());
             self.put(any, any.seal(any_port_entry()), None, batch, report);
         }
-        let next =
-            Programmed { service_port, affinity, ranges: space.ranges, frontends: keys, backends: space.ids.into(), held: None };
-        batch.done.push(Done { id: Some(id.clone()), family: id.family, old, next: Some(next), lists_after, error: None });
+        let next = Programmed {
+            service_port,
+            affinity,
+            ranges: space.ranges,
+            frontends: keys,
+            backends: space.ids.into(),
+            held: None,
+        };
+        batch.done.push(Done {
+            id: Some(id.clone()),
+            family: id.family,
+            old,
+            next: Some(next),
+            lists_after,
+            error: None,
+        });
         Ok(())
     }
 
@@ -147,16 +168,15 @@ impl<T: Tables> Programmer<T> {
 
         let mut space = Space { ids, kept, ranges: [None; 2], fresh: [false; 2] };
         for (position, list) in LISTS.into_iter().enumerate() {
-            let used = served
-                .iter()
-                .any(|frontend| [plan.internal_list(frontend.kind), plan.external_list(frontend.kind)].contains(&list));
+            let used = served.iter().any(|frontend| {
+                [plan.internal_list(frontend.kind), plan.external_list(frontend.kind)].contains(&list)
+            });
             if !used {
                 continue;
             }
             let slots: Vec<u32> = list_ids(plan, &space.ids, list).collect();
-            let unchanged = old
-                .and_then(|old| old.ranges[position])
-                .filter(|range| self.holds(*range, &slots));
+            let unchanged =
+                old.and_then(|old| old.ranges[position]).filter(|range| self.holds(*range, &slots));
             if unchanged.is_some() {
                 space.ranges[position] = unchanged;
                 continue;

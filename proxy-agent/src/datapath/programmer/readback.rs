@@ -116,7 +116,8 @@ impl<T: Tables> Programmer<T> {
         let mut live: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for id in 0..capacity {
             if is_live(self.tables.generation(family, id)) {
-                let owner = self.tables.backend(family, id).map_or(NO_SERVICE_PORT, |backend| backend.service_port);
+                let owner =
+                    self.tables.backend(family, id).map_or(NO_SERVICE_PORT, |backend| backend.service_port);
                 live.entry(owner).or_default().push(id);
             }
         }

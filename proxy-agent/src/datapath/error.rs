@@ -1,0 +1,129 @@
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// What went wrong with the kernel side, to which object, and what to do.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The agent was compiled before the eBPF programs were.
+    #[error("this proxy-agent was built without the eBPF object: build with `cargo xtask build`")]
+    NoObject,
+    /// The embedded object is not what the agent expects.
+    #[error("the embedded eBPF object: {0}: rebuild with `cargo xtask build`")]
+    Object(String),
+    /// aya could not create the maps or take the programs in.
+    #[error("loading the eBPF object (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")]
+    Load(#[from] aya::EbpfError),
+    /// The kernel refused a program.
+    #[error("loading program {program}: the kernel must be 5.10 or newer, with CONFIG_CGROUP_BPF")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        source: aya::programs::ProgramError,
+    },
+    /// Something about a pinned object or the directory of one.
+    #[error("{doing} {}", path.display())]
+    Path {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A pin that is not the map it should be.
+    #[error(
+        "{} is not the map that this proxy-agent expects there (it has {found}, expected {expected}): \
+         `proxy-agent cleanup` removes it",
+        path.display()
+    )]
+    WrongPin {
+        /// The pin.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A map of another layout than the agent's.
+    #[error("map {map} {problem}: rebuild agent and eBPF object together with `cargo xtask build`")]
+    Layout {
+        /// Name of the map.
+        map: &'static str,
+        /// What is different.
+        problem: String,
+    },
+    /// A system call on a map failed.
+    #[error("{doing} map {map}")]
+    Map {
+        /// Name of the map.
+        map: &'static str,
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// An entry that cannot be one of ours.
+    #[error(
+        "map {map} is damaged: the entry of key {key} is not a valid value; `proxy-agent cleanup` and a new \
+         start make the maps again"
+    )]
+    Damaged {
+        /// Name of the map.
+        map: &'static str,
+        /// The key, as text.
+        key: String,
+    },
+    /// No cgroup v2 hierarchy.
+    #[error(
+        "no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or \
+         name a directory of one with --cgroup"
+    )]
+    NoCgroup,
+    /// A directory that is not a cgroup.
+    #[error("{} is not a directory of a cgroup v2 hierarchy: name one with --cgroup", .0.display())]
+    NotACgroup(PathBuf),
+    /// bpffs cannot be had where it was asked for.
+    #[error(
+        "mounting bpffs at {}: mount it yourself (`mount -t bpf bpf {}`), or name a directory of a bpffs with --bpffs",
+        .path.display(), .path.display()
+    )]
+    Mount {
+        /// The mount point.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Nothing to look at.
+    #[error(
+        "nothing is pinned in {}: is `proxy-agent run` set up on this node, with the same --bpffs?",
+        .0.display()
+    )]
+    NothingPinned(PathBuf),
+    /// A hook could not be taken over.
+    #[error("attaching {hook} to cgroup {}: {hint}", cgroup.display())]
+    Attach {
+        /// Name of the hook.
+        hook: &'static str,
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// What to look at.
+        hint: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`: what was being done to `path`.
+    pub(crate) fn path(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Path { doing, path, source }
+    }
+
+    /// For `map_err`: what was being done to `map`.
+    pub(crate) fn map(doing: &'static str, map: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Map { map, doing, source }
+    }
+}

@@ -1,0 +1,62 @@
+use std::sync::OnceLock;
+
+use super::{hooks::Hook, sys};
+
+const BPF_PROG_TYPE_CGROUP_SOCK: u32 = 9;
+const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+
+/// Something that not every kernel has.
+#[derive(Clone, Copy, Debug)]
+pub struct Feature {
+    /// What it is.
+    pub name: &'static str,
+    /// First kernel that has it.
+    pub since: &'static str,
+    /// What its lack costs.
+    pub cost: &'static str,
+    probe: fn() -> bool,
+}
+
+/// The helper that lets a program pick the error that connect() returns.
+pub(crate) const SET_RETVAL: Feature = Feature {
+    name: "bpf_set_retval for cgroup programs",
+    since: "5.18",
+    cost: "a refused connection is sent to a local address that refuses it",
+    probe: || {
+        // r1 = 0; call bpf_set_retval; r0 = 1; exit
+        const CODE: [u64; 4] = [0x1b7, 187 << 32 | 0x85, 1 << 32 | 0xb7, 0x95];
+        sys::try_program(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, Hook::Connect4.attach_type(), &CODE).is_ok()
+    },
+};
+
+/// The barrier by which freed space is known to be unused.
+pub(crate) const BARRIER: Feature = Feature {
+    name: "membarrier(MEMBARRIER_CMD_GLOBAL)",
+    since: "4.3, without nohz_full",
+    cost: "when a map is full, space that was freed is used again two seconds later",
+    probe: || {
+        static HAS: OnceLock<bool> = OnceLock::new();
+        *HAS.get_or_init(|| sys::grace_period().is_ok())
+    },
+};
+
+impl Feature {
+    /// Whether this kernel has it, found by trying it.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        (self.probe)()
+    }
+}
+
+impl Hook {
+    /// Whether the kernel takes programs for this hook, found by loading one that does nothing.
+    pub(crate) fn is_there(self) -> bool {
+        // r0 = 1; exit
+        const CODE: [u64; 2] = [1 << 32 | 0xb7, 0x95];
+        let program_type = match self {
+            Self::SockRelease => BPF_PROG_TYPE_CGROUP_SOCK,
+            _ => BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        };
+        sys::try_program(program_type, self.attach_type(), &CODE).is_ok()
+    }
+}

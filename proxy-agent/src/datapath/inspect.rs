@@ -1,0 +1,217 @@
+use std::{collections::HashMap, net::IpAddr, path::Path};
+
+use proxy_common::{Counters, EndpointList, Family, Frontend, FrontendKind, SlotRange, WhenEmpty, is_live};
+use serde::Serialize;
+
+use super::{
+    Error,
+    maps::Maps,
+    pins,
+    programmer::{Contents, identity},
+    tables::{FrontendKey, Tables, protocol_name},
+};
+use crate::plan::ServicePortId;
+
+/// What the pinned maps held when they were read; a change in between may show half.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Sums over all CPUs since the maps were made.
+    pub counters: Counters,
+    /// By service, port name, address, port and protocol. The entries for unknown ports are left out.
+    pub frontends: Vec<FrontendView>,
+    /// By service, port name, protocol, address and port.
+    pub backends: Vec<BackendView>,
+}
+
+/// A frontend entry, its slots looked up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrontendView {
+    /// `namespace/name`; `?` when the maps do not name it.
+    pub service: String,
+    /// Name of the port; may be empty.
+    pub port_name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Host order.
+    pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: &'static str,
+    /// `ClusterIP`, `ExternalIP`, `LoadBalancer` or `NodePort`.
+    pub kind: &'static str,
+    /// Key in the map `SERVICES`.
+    pub service_port: u32,
+    /// Endpoints for clients in the cluster.
+    pub internal: Vec<EndpointView>,
+    /// Endpoints for traffic from outside; `None` for a cluster IP.
+    pub external: Option<Vec<EndpointView>>,
+    /// What a client meets while there is no endpoint.
+    pub when_empty: WhenEmptyView,
+    /// Session affinity timeout; `None` without affinity.
+    pub affinity_seconds: Option<u32>,
+}
+
+/// An endpoint of a frontend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct EndpointView {
+    /// Address.
+    pub address: IpAddr,
+    /// Host order.
+    pub port: u16,
+    /// On this node.
+    pub local: bool,
+    /// Backend id.
+    pub backend: u32,
+}
+
+/// `reject` or `drop`, by where the traffic comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct WhenEmptyView {
+    /// For clients in the cluster.
+    pub internal: &'static str,
+    /// For traffic from outside; `None` for a cluster IP.
+    pub external: Option<&'static str>,
+}
+
+/// A backend record in use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendView {
+    /// `namespace/name`; `?` when the maps do not name it.
+    pub service: String,
+    /// Name of the port; may be empty.
+    pub port_name: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: &'static str,
+    /// Address.
+    pub address: IpAddr,
+    /// Host order.
+    pub port: u16,
+    /// `cluster`, `local`; empty for an endpoint that takes no new flows.
+    pub lists: Vec<&'static str>,
+    /// Backend id.
+    pub backend: u32,
+    /// Odd; changes whenever the id is given out or taken back.
+    pub generation: u32,
+    /// Open sockets of this node's processes; 0 unless connections are counted.
+    pub active: u64,
+}
+
+/// Reads the maps that are pinned below `bpffs`, whether or not an agent is running.
+///
+/// # Errors
+/// [`Error::NothingPinned`], or maps that are not readable.
+pub fn inspect(bpffs: &Path) -> Result<Snapshot, Error> {
+    let maps = Maps::open(&pins::current_maps(bpffs)?, true)?;
+    let Contents { services, frontends } = maps.contents()?;
+    let names: HashMap<u32, ServicePortId> =
+        services.iter().filter_map(|(id, entry)| Some((*id, identity(entry)?))).collect();
+    let mut frontends: Vec<_> = frontends
+        .iter()
+        .filter(|(key, _)| !key.is_any_port())
+        .map(|(key, value)| frontend(&maps, &names, key, value))
+        .collect();
+    frontends.sort();
+    let mut backends = backends(&maps, &names, Family::V4)?;
+    backends.append(&mut self::backends(&maps, &names, Family::V6)?);
+    backends.sort();
+    Ok(Snapshot { counters: maps.counters()?, frontends, backends })
+}
+
+fn frontend(
+    maps: &Maps,
+    names: &HashMap<u32, ServicePortId>,
+    key: &FrontendKey,
+    value: &Frontend,
+) -> FrontendView {
+    let (service, port_name) = name(names, value.service_port);
+    let family = key.family();
+    let is_external = value.external_list != EndpointList::None;
+    FrontendView {
+        service,
+        port_name,
+        address: key.address(),
+        port: key.port(),
+        protocol: protocol_name(key.protocol()),
+        kind: match value.kind {
+            FrontendKind::ClusterIp => "ClusterIP",
+            FrontendKind::ExternalIp => "ExternalIP",
+            FrontendKind::LoadBalancer => "LoadBalancer",
+            FrontendKind::NodePort => "NodePort",
+        },
+        service_port: value.service_port,
+        internal: endpoints(maps, family, value.internal),
+        external: is_external.then(|| endpoints(maps, family, value.external)),
+        when_empty: WhenEmptyView {
+            internal: when_empty(value.when_internal_empty),
+            external: is_external.then(|| when_empty(value.when_external_empty)),
+        },
+        affinity_seconds: Some(value.affinity_seconds).filter(|seconds| *seconds > 0),
+    }
+}
+
+/// Slots that name no live backend are left out: they are about to change.
+fn endpoints(maps: &Maps, family: Family, range: SlotRange) -> Vec<EndpointView> {
+    let slots = range.base..range.base.saturating_add(range.len);
+    let mut endpoints: Vec<_> = slots
+        .filter_map(|slot| {
+            let id = maps.slot(slot)?;
+            let backend = maps.backend(family, id).filter(|backend| is_live(backend.generation))?;
+            let local = backend.lists & EndpointList::Local as u8 != 0;
+            Some(EndpointView { address: backend.address, port: backend.port, local, backend: id })
+        })
+        .collect();
+    endpoints.sort();
+    endpoints
+}
+
+fn backends(
+    maps: &Maps,
+    names: &HashMap<u32, ServicePortId>,
+    family: Family,
+) -> Result<Vec<BackendView>, Error> {
+    let capacity = maps.backend_capacity(family);
+    let live: Vec<_> = (0..capacity)
+        .filter(|id| is_live(maps.generation(family, *id)))
+        .filter_map(|id| Some((id, maps.backend(family, id)?)))
+        .collect();
+    let ids: Vec<_> = live.iter().map(|(id, _)| *id).collect();
+    let loads = maps.loads(family, &ids)?;
+    Ok(live
+        .into_iter()
+        .zip(loads)
+        .map(|((id, backend), active)| {
+            let (service, port_name) = name(names, backend.service_port);
+            let lists = [(EndpointList::Cluster, "cluster"), (EndpointList::Local, "local")];
+            BackendView {
+                service,
+                port_name,
+                protocol: protocol_name(backend.protocol),
+                address: backend.address,
+                port: backend.port,
+                lists: lists
+                    .into_iter()
+                    .filter(|(list, _)| backend.lists & *list as u8 != 0)
+                    .map(|(_, name)| name)
+                    .collect(),
+                backend: id,
+                generation: backend.generation,
+                active,
+            }
+        })
+        .collect())
+}
+
+fn name(names: &HashMap<u32, ServicePortId>, service_port: u32) -> (String, String) {
+    match names.get(&service_port) {
+        Some(id) => (id.service.to_string(), id.port_name.to_string()),
+        None => ("?".to_owned(), String::new()),
+    }
+}
+
+fn when_empty(when_empty: WhenEmpty) -> &'static str {
+    match when_empty {
+        WhenEmpty::Reject => "reject",
+        WhenEmpty::Drop => "drop",
+    }
+}

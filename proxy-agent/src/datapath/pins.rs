@@ -1,0 +1,196 @@
+//! The bpffs directory in which maps and links outlive the agent.
+
+mod bpffs;
+mod cleanup;
+
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use proxy_common::LAYOUT_VERSION;
+
+use super::{Error, sys, sys::MapShape};
+
+pub use cleanup::cleanup;
+
+/// Maps that belong to sockets: they are kept when the other maps change.
+const SOCKET_MAPS: [&str; 2] = ["SOCKETS", "SOCKET_PEERS"];
+const MAPS: &str = "maps-";
+const SOCKETS: &str = "sockets-";
+const CURRENT: &str = "current";
+const LINKS: &str = "links";
+
+/// A directory on a bpffs: `links/HOOK`, `maps-HASH/NAME`, `sockets-HASH/NAME`, and `current`, a symbolic
+/// link to the maps that the links' programs use.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    root: PathBuf,
+}
+
+/// Where the maps of one layout are pinned.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    maps: String,
+    sockets: String,
+    root: PathBuf,
+    shapes: Vec<(String, MapShape)>,
+}
+
+impl Pins {
+    /// Makes `root` a directory on a bpffs, mounting one where there is none.
+    pub(crate) fn prepare(root: &Path) -> Result<Self, Error> {
+        bpffs::prepare(root)?;
+        let links = root.join(LINKS);
+        fs::create_dir_all(&links).map_err(Error::path("creating directory", links))?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// The pin of a hook's link.
+    pub(crate) fn link(&self, hook: &str) -> PathBuf {
+        self.root.join(LINKS).join(hook)
+    }
+
+    /// Names of all pinned links.
+    pub(crate) fn links(&self) -> Result<Vec<String>, Error> {
+        names(&self.root.join(LINKS))
+    }
+
+    /// The directories for maps of these shapes. They are made, and what is pinned there is checked.
+    pub(crate) fn layout(&self, shapes: Vec<(String, MapShape)>) -> Result<Layout, Error> {
+        let layout = Layout::new(self.root.clone(), shapes);
+        for directory in [&layout.maps, &layout.sockets] {
+            let directory = self.root.join(directory);
+            fs::create_dir_all(&directory).map_err(Error::path("creating directory", directory))?;
+        }
+        for (name, shape) in &layout.shapes {
+            check(&layout.path(name), shape)?;
+        }
+        Ok(layout)
+    }
+
+    /// From now on the programs that are attached use this layout; maps of others are removed.
+    pub(crate) fn switch_to(&self, layout: &Layout) -> Result<(), Error> {
+        let (current, new) = (self.root.join(CURRENT), self.root.join("current-new"));
+        if fs::read_link(&current).ok().as_deref() != Some(Path::new(&layout.maps)) {
+            let _leftover = fs::remove_file(&new);
+            symlink(&layout.maps, &new)
+                .and_then(|()| fs::rename(&new, &current))
+                .map_err(Error::path("pointing", &current))?;
+        }
+        for name in names(&self.root)? {
+            let other = name.starts_with(MAPS) || name.starts_with(SOCKETS);
+            if other && name != layout.maps && name != layout.sockets {
+                let directory = self.root.join(name);
+                fs::remove_dir_all(&directory).map_err(Error::path("removing old maps in", &directory))?;
+                tracing::info!(directory = %directory.display(), "removed the maps of an earlier layout");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directory with the maps that are in use now.
+///
+/// # Errors
+/// [`Error::NothingPinned`].
+pub(crate) fn current_maps(root: &Path) -> Result<PathBuf, Error> {
+    let current = root.join(CURRENT);
+    if current.is_dir() { Ok(current) } else { Err(Error::NothingPinned(root.to_owned())) }
+}
+
+impl Layout {
+    fn new(root: PathBuf, shapes: Vec<(String, MapShape)>) -> Self {
+        let (sockets, maps): (Vec<_>, Vec<_>) =
+            shapes.iter().partition(|(name, _)| SOCKET_MAPS.contains(&name.as_str()));
+        Self {
+            maps: format!("{MAPS}{:08x}", signature(&maps)),
+            sockets: format!("{SOCKETS}{:08x}", signature(&sockets)),
+            root,
+            shapes,
+        }
+    }
+
+    /// Directory of all maps but those that belong to sockets.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.root.join(&self.maps)
+    }
+
+    /// Where a map is pinned.
+    pub(crate) fn path(&self, map: &str) -> PathBuf {
+        let directory = if SOCKET_MAPS.contains(&map) { &self.sockets } else { &self.maps };
+        self.root.join(directory).join(map)
+    }
+
+    /// Names of the maps.
+    pub(crate) fn maps(&self) -> impl Iterator<Item = &str> {
+        self.shapes.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// FNV-1a over everything that two agents must agree on to share maps.
+fn signature(maps: &[&(String, MapShape)]) -> u32 {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+    };
+    add(&LAYOUT_VERSION.to_le_bytes());
+    for (name, shape) in maps {
+        add(name.as_bytes());
+        add(&[0]);
+        shape.parts().iter().for_each(|part| add(&part.to_le_bytes()));
+    }
+    hash
+}
+
+/// Refuses a pin that is not a map of this shape; one that is not there is fine.
+fn check(path: &Path, shape: &MapShape) -> Result<(), Error> {
+    let map = match sys::open_pin(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(Error::path("opening", path))?,
+    };
+    // Asking a program or a link for a map's information gives another shape, or an error: both are told.
+    let found = sys::map_shape(map).map_err(Error::path("inspecting", path))?;
+    if found.parts() == shape.parts() {
+        return Ok(());
+    }
+    Err(Error::WrongPin { path: path.to_owned(), found: found.to_string(), expected: shape.to_string() })
+}
+
+/// Names in a directory, sorted; none when it is not there.
+fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.map_err(Error::path("listing", directory))?,
+    };
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(max_entries: u32) -> Layout {
+        let shapes = [
+            ("FRONTENDS4", MapShape::new(1, 8, 40, max_entries, 1)),
+            ("SOCKETS", MapShape::new(24, 4, 48, 0, 1)),
+        ];
+        Layout::new("/bpf".into(), shapes.map(|(name, shape)| (name.to_owned(), shape)).into())
+    }
+
+    #[test]
+    fn another_capacity_is_another_directory_but_for_sockets() {
+        let (one, two) = (layout(10), layout(20));
+        assert_ne!(one.path("FRONTENDS4"), two.path("FRONTENDS4"));
+        assert_eq!(one.path("SOCKETS"), two.path("SOCKETS"));
+        assert_eq!(one.path("FRONTENDS4"), layout(10).path("FRONTENDS4"));
+        let name = one.directory().file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(name.starts_with("maps-") && name.len() == "maps-".len() + 8);
+    }
+}

@@ -1,0 +1,62 @@
+use std::{fs, io, path::Path};
+
+use super::{CURRENT, LINKS, MAPS, SOCKETS, bpffs, names};
+use crate::datapath::{Error, sys};
+
+/// Detaches and removes all that an agent pinned in `root`, and unmounts the bpffs that is mounted exactly
+/// there. Returns what was removed, one line each; nothing when there was nothing.
+///
+/// Established connections go on: their packets do not pass the programs. New ones to Services fail.
+///
+/// # Errors
+/// What could not be removed, by path.
+pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
+    if !root.exists() || !bpffs::is_on_bpffs(root) {
+        return Ok(removed);
+    }
+    let links = root.join(LINKS);
+    for name in names(&links)? {
+        let pin = links.join(&name);
+        if let Ok(link) = sys::open_pin(&pin) {
+            // Before 5.9 a link goes with its last reference, which is the pin as a rule.
+            let _unsupported = sys::link_detach(link);
+        }
+        fs::remove_file(&pin).map_err(Error::path("removing", &pin))?;
+        removed.push(format!("link {name}"));
+    }
+    remove_dir(&links)?;
+    let _absent = fs::remove_file(root.join(CURRENT));
+    for name in names(root)? {
+        if !name.starts_with(MAPS) && !name.starts_with(SOCKETS) {
+            continue;
+        }
+        let directory = root.join(&name);
+        for map in names(&directory)? {
+            let pin = directory.join(&map);
+            fs::remove_file(&pin).map_err(Error::path("removing", &pin))?;
+            removed.push(format!("map {name}/{map}"));
+        }
+        remove_dir(&directory)?;
+    }
+    if bpffs::is_mount_point(root) {
+        // A bpffs with something else in it is somebody else's.
+        if names(root)?.is_empty() && !root.ends_with("sys/fs/bpf") {
+            rustix::mount::unmount(root, rustix::mount::UnmountFlags::empty())
+                .map_err(|error| Error::path("unmounting", root)(error.into()))?;
+            removed.push(format!("mount {}", root.display()));
+            remove_dir(root)?;
+        }
+    } else if names(root)?.is_empty() {
+        remove_dir(root)?;
+        removed.push(format!("directory {}", root.display()));
+    }
+    Ok(removed)
+}
+
+fn remove_dir(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(Error::path("removing directory", path)),
+    }
+}

@@ -1,0 +1,546 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
+
+use proptest::prelude::*;
+use proxy_common::{Frontend, Protocol, ServicePort, SlotRange, WhenEmpty, is_live};
+
+use super::*;
+use crate::{
+    datapath::tables::{Backend, Failures},
+    plan::{PlannedEndpoint, PlannedFrontend},
+    state::ObjectName,
+};
+
+/// Tables in memory, with what a reader that still holds an old frontend needs to stay right.
+#[derive(Debug, Default)]
+struct Memory {
+    backends: BTreeMap<(usize, u32), Backend>,
+    slots: BTreeMap<u32, u32>,
+    filter: BTreeMap<u32, u64>,
+    services: BTreeMap<u32, ServicePort>,
+    frontends: BTreeMap<FrontendKey, Frontend>,
+    /// Frontends that a program run may still hold, with the endpoints it may be led to.
+    readers: Vec<(Frontend, usize, BTreeSet<(IpAddr, u16)>)>,
+    grace_periods: usize,
+    /// Frontends whose next write fails.
+    failing: BTreeSet<FrontendKey>,
+    log: Vec<String>,
+}
+
+impl Memory {
+    fn endpoints(&self, family: usize, range: SlotRange) -> BTreeSet<(IpAddr, u16)> {
+        (range.base..range.base + range.len)
+            .map(|slot| {
+                let backend = &self.backends[&(family, self.slots[&slot])];
+                (backend.address, backend.port)
+            })
+            .collect()
+    }
+
+    /// Whoever read the frontend before now may go on with it until a grace period has passed.
+    fn remember_reader(&mut self, key: &FrontendKey) {
+        if let Some(frontend) = self.frontends.get(key).copied() {
+            let family = index(key.family());
+            let endpoints = self.endpoints(family, frontend.internal);
+            self.readers.push((frontend, family, endpoints));
+        }
+    }
+
+    /// No reader of an old frontend ends up at an endpoint that the frontend did not have.
+    fn check_readers(&self) {
+        for (frontend, family, expected) in &self.readers {
+            assert_eq!(&self.endpoints(*family, frontend.internal), expected, "a reader in freed space");
+        }
+    }
+}
+
+impl Tables for Memory {
+    fn backend(&self, family: Family, id: u32) -> Option<Backend> {
+        self.backends.get(&(index(family), id)).copied()
+    }
+    fn generation(&self, family: Family, id: u32) -> u32 {
+        self.backend(family, id).map_or(0, |backend| backend.generation)
+    }
+    fn write_backend(&mut self, family: Family, id: u32, backend: &Backend) {
+        assert!(!is_live(self.generation(family, id)), "backend {id} is overwritten while in use");
+        self.backends.insert((index(family), id), *backend);
+    }
+    fn store_lists(&mut self, family: Family, id: u32, lists: u8) {
+        self.backends.get_mut(&(index(family), id)).unwrap().lists = lists;
+    }
+    fn store_generation(&mut self, family: Family, id: u32, generation: u32) {
+        self.backends.get_mut(&(index(family), id)).unwrap().generation = generation;
+        self.log.push(format!("generation {id}"));
+    }
+    fn store_service_port(&mut self, family: Family, id: u32, service_port: u32) {
+        self.backends.get_mut(&(index(family), id)).unwrap().service_port = service_port;
+    }
+    fn reset_loads(&mut self, _family: Family, _ids: &[u32]) -> Failures {
+        Vec::new()
+    }
+    fn slot(&self, slot: u32) -> Option<u32> {
+        self.slots.get(&slot).copied()
+    }
+    fn write_slot(&mut self, slot: u32, backend: u32) {
+        self.slots.insert(slot, backend);
+    }
+    fn filter_word(&self, word: u32) -> u64 {
+        self.filter.get(&word).copied().unwrap_or(0)
+    }
+    fn write_filter_word(&mut self, word: u32, bits: u64) {
+        self.log.push(format!("filter {}", if bits == 0 { "clear" } else { "set" }));
+        self.filter.insert(word, bits);
+    }
+    fn put_services(&mut self, entries: &[(u32, ServicePort)]) -> Failures {
+        self.services.extend(entries.iter().copied());
+        Vec::new()
+    }
+    fn remove_services(&mut self, ids: &[u32]) -> Failures {
+        self.services.retain(|id, _| !ids.contains(id));
+        Vec::new()
+    }
+    fn put_frontends(&mut self, entries: &[(FrontendKey, Frontend)]) -> Failures {
+        let mut failures = Vec::new();
+        for (at, (key, value)) in entries.iter().enumerate() {
+            if self.failing.remove(key) {
+                failures.push((at, io::Error::from_raw_os_error(libc::ENOMEM)));
+                continue;
+            }
+            self.remember_reader(key);
+            self.log.push(format!("put {key}"));
+            for id in
+                (value.internal.base..value.internal.base + value.internal.len).map(|slot| self.slots[&slot])
+            {
+                let backend = self.backends[&(index(key.family()), id)];
+                assert!(is_live(backend.generation) && backend.service_port == value.service_port);
+                assert!(backend.lists & value.internal_list as u8 != 0);
+            }
+            let (word, mask) = filter_position(key.address());
+            assert!(self.filter_word(word) & mask != 0, "{key} is behind the filter");
+            assert!(key.is_any_port() || self.services.contains_key(&value.service_port));
+            self.frontends.insert(*key, *value);
+        }
+        failures
+    }
+    fn remove_frontends(&mut self, keys: &[FrontendKey]) -> Failures {
+        for key in keys {
+            self.remember_reader(key);
+            self.log.push(format!("remove {key}"));
+            assert!(self.frontends.remove(key).is_some());
+        }
+        Vec::new()
+    }
+    fn wait_for_readers(&mut self, _since: Instant) {
+        self.grace_periods += 1;
+        self.readers.clear();
+    }
+}
+
+const SMALL: Capacities =
+    Capacities { frontends: 8, slots: 12, backends4: 11, backends6: 11, affinity: 16, services: 5 };
+
+fn programmer(capacities: Capacities) -> Programmer<Memory> {
+    Programmer::new(Memory::default(), capacities, Contents::default(), 1001)
+}
+
+/// A new agent over the tables of one that was killed.
+fn restarted(programmer: Programmer<Memory>) -> Programmer<Memory> {
+    let contents = Contents {
+        services: programmer.tables.services.iter().map(|(id, name)| (*id, *name)).collect(),
+        frontends: programmer.tables.frontends.iter().map(|(key, value)| (*key, *value)).collect(),
+    };
+    Programmer::new(programmer.tables, programmer.capacities, contents, 77)
+}
+
+fn id(name: &str) -> ServicePortId {
+    ServicePortId {
+        service: ObjectName::new("default", name),
+        port_name: "http".into(),
+        protocol: Protocol::Tcp,
+        family: Family::V4,
+    }
+}
+
+fn plan(frontends: &[(u8, u16)], endpoints: &[(u8, u8)]) -> ServicePortPlan {
+    ServicePortPlan {
+        frontends: frontends
+            .iter()
+            .map(|(address, port)| PlannedFrontend {
+                kind: FrontendKind::ClusterIp,
+                address: [10, 96, 0, *address].into(),
+                port: *port,
+            })
+            .collect(),
+        endpoints: endpoints
+            .iter()
+            .map(|(address, lists)| PlannedEndpoint {
+                address: [10, 244, 0, *address].into(),
+                port: 8080,
+                local: false,
+                terminating: false,
+                lists: *lists,
+            })
+            .collect(),
+        affinity_seconds: None,
+        internal_local: false,
+        external_local: false,
+        has_any: !endpoints.is_empty(),
+        source_ranges: Vec::new(),
+    }
+}
+
+fn change(name: &str, plan: ServicePortPlan) -> PlanChange {
+    PlanChange { id: id(name), plan: Some(Arc::new(plan)) }
+}
+
+fn gone(name: &str) -> PlanChange {
+    PlanChange { id: id(name), plan: None }
+}
+
+fn key(address: u8, port: u16) -> FrontendKey {
+    FrontendKey::new([10, 96, 0, address].into(), port, Protocol::Tcp)
+}
+
+/// What a client of a frontend can reach, by last byte.
+fn reach(programmer: &Programmer<Memory>, key: &FrontendKey) -> Option<Vec<u8>> {
+    let frontend = programmer.tables.frontends.get(key)?;
+    let endpoints = programmer.tables.endpoints(index(key.family()), frontend.internal);
+    Some(
+        endpoints
+            .into_iter()
+            .map(|(address, _)| match address {
+                IpAddr::V4(v4) => v4.octets()[3],
+                IpAddr::V6(v6) => v6.octets()[15],
+            })
+            .collect(),
+    )
+}
+
+#[test]
+fn a_change_writes_only_what_differs() {
+    let mut programmer = programmer(Capacities::default());
+    let first = programmer.apply(&[change("a", plan(&[(1, 80), (1, 81)], &[(1, 1), (2, 1)]))]);
+    assert_eq!((first.frontends_written, first.backends_added), (3, 2));
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![1, 2]));
+    let again = programmer.apply(&[change("a", plan(&[(1, 80), (1, 81)], &[(1, 1), (2, 1)]))]);
+    assert_eq!((again.frontends_written, again.backends_added, again.backends_kept), (0, 0, 2));
+    let third = programmer.apply(&[change("a", plan(&[(1, 80)], &[(2, 1), (3, 1)]))]);
+    assert_eq!((third.frontends_written, third.frontends_removed), (1, 1));
+    assert_eq!((third.backends_added, third.backends_removed, third.backends_kept), (1, 1, 1));
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![2, 3]));
+}
+
+#[test]
+fn all_frontends_of_a_service_port_share_its_range() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[change("a", plan(&[(1, 80), (2, 80)], &[(1, 1), (2, 1)]))]);
+    let (one, two) = (programmer.tables.frontends[&key(1, 80)], programmer.tables.frontends[&key(2, 80)]);
+    assert_eq!(one.internal, two.internal);
+    assert!(one.seal != two.seal);
+}
+
+#[test]
+fn writes_come_in_an_order_that_readers_can_stand() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1)]))]);
+    let any = "10.96.0.1 (other ports)";
+    assert_eq!(programmer.tables.log, ["filter set", "put 10.96.0.1:80/TCP", &format!("put {any}")]);
+    programmer.tables.log.clear();
+    programmer.apply(&[gone("a")]);
+    let expected = ["remove 10.96.0.1:80/TCP", &format!("remove {any}"), "generation 1", "filter clear"];
+    assert_eq!(programmer.tables.log, expected);
+    assert!(programmer.tables.services.is_empty());
+}
+
+#[test]
+fn a_frontend_that_moves_is_overwritten() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1)]))]);
+    programmer.tables.log.clear();
+    for changes in [
+        [gone("a"), change("b", plan(&[(1, 80)], &[(2, 1)]))],
+        [change("a", plan(&[(1, 80)], &[(1, 1)])), gone("b")],
+    ] {
+        programmer.apply(&changes);
+    }
+    assert_eq!(
+        programmer.tables.log,
+        ["put 10.96.0.1:80/TCP", "generation 1", "put 10.96.0.1:80/TCP", "generation 2"]
+    );
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![1]));
+}
+
+#[test]
+fn an_unknown_port_is_refused_while_the_address_is_in_use() {
+    let mut programmer = programmer(Capacities::default());
+    let any = FrontendKey::any_port([10, 96, 0, 1].into());
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1)])), change("b", plan(&[(1, 81)], &[(1, 1)]))]);
+    let entry = programmer.tables.frontends[&any];
+    assert_eq!(
+        (entry.service_port, entry.internal.len, entry.when_internal_empty),
+        (0, 0, WhenEmpty::Reject)
+    );
+    programmer.apply(&[gone("a")]);
+    assert!(programmer.tables.frontends.contains_key(&any));
+    programmer.apply(&[gone("b")]);
+    assert!(
+        programmer.tables.frontends.is_empty() && programmer.tables.filter.values().all(|word| *word == 0)
+    );
+}
+
+#[test]
+fn an_endpoint_that_only_finishes_keeps_its_record() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1), (2, 1)]))]);
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 0), (2, 3)]))]);
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![2]));
+    let records: Vec<_> = programmer.tables.backends.values().collect();
+    assert!(records.iter().all(|record| is_live(record.generation)));
+    assert_eq!((records[0].lists, records[1].lists), (0, 3));
+}
+
+#[test]
+fn turning_affinity_on_starts_with_a_new_id() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1)]))]);
+    let before = programmer.tables.frontends[&key(1, 80)];
+    let mut sticky = plan(&[(1, 80)], &[(1, 1)]);
+    sticky.affinity_seconds = Some(30);
+    let report = programmer.apply(&[change("a", sticky.clone())]);
+    let after = programmer.tables.frontends[&key(1, 80)];
+    assert_ne!(before.service_port, after.service_port);
+    assert_eq!((after.affinity_seconds, report.backends_kept), (30, 1));
+    assert_eq!(programmer.tables.services.keys().copied().collect::<Vec<_>>(), [after.service_port]);
+    sticky.affinity_seconds = Some(60);
+    programmer.apply(&[change("a", sticky)]);
+    assert_eq!(programmer.tables.frontends[&key(1, 80)].service_port, after.service_port);
+}
+
+#[test]
+fn a_local_policy_without_a_local_endpoint_drops() {
+    let mut programmer = programmer(Capacities::default());
+    let mut local = plan(&[(1, 80)], &[(1, 1)]);
+    local.internal_local = true;
+    programmer.apply(&[change("a", local)]);
+    let entry = programmer.tables.frontends[&key(1, 80)];
+    assert_eq!((entry.internal_list, entry.when_internal_empty), (EndpointList::Local, WhenEmpty::Drop));
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![]));
+}
+
+#[test]
+fn only_who_does_not_fit_is_refused_and_gets_in_later() {
+    let mut programmer = programmer(SMALL);
+    let six: Vec<_> = (1..=6).map(|n| (n, 1)).collect();
+    let five: Vec<_> = (11..=15).map(|n| (n, 1)).collect();
+    let report = programmer.apply(&[
+        change("a", plan(&[(1, 80)], &six)),
+        change("b", plan(&[(2, 80)], &five)),
+        change("c", plan(&[(3, 80)], &[(1, 1)])),
+    ]);
+    assert_eq!(report.refused.len(), 1);
+    let message = report.refused[0].reason.to_string();
+    assert_eq!(message, "Service default/b:http: map BACKENDS4 is full (11 entries): raise --max-backends");
+    assert_eq!(report.waiting, 1);
+    assert_eq!(reach(&programmer, &key(3, 80)), Some(vec![1]));
+    assert_eq!(reach(&programmer, &key(2, 80)), None);
+    let report = programmer.apply(&[gone("a")]);
+    assert_eq!((report.refused.len(), report.waiting), (0, 0));
+    assert_eq!(reach(&programmer, &key(2, 80)), Some(vec![11, 12, 13, 14, 15]));
+}
+
+#[test]
+fn a_refused_change_leaves_the_old_state() {
+    let mut programmer = programmer(SMALL);
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1)]))]);
+    let many: Vec<_> = (1..=11).map(|n| (n, 1)).collect();
+    for _ in 0..3 {
+        let report = programmer.apply(&[change("a", plan(&[(1, 80)], &many))]);
+        assert_eq!(report.refused.len(), 1);
+        assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![1]));
+    }
+    let report =
+        programmer.apply(&[change("b", plan(&[(2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (2, 6)], &[]))]);
+    assert!(report.refused[0].reason.to_string().contains("FRONTENDS4"), "{report:?}");
+    assert_eq!(programmer.backends[0].available(), 9);
+}
+
+#[test]
+fn a_frontend_that_the_kernel_refuses_is_tried_again() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1)]))]);
+    programmer.tables.failing.insert(key(1, 80));
+    let report = programmer.apply(&[change("a", plan(&[(1, 80)], &[(2, 1)]))]);
+    assert_eq!((report.refused.len(), report.waiting), (1, 1));
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![1]));
+    let report = programmer.apply(&[change("a", plan(&[(1, 80)], &[(2, 1)]))]);
+    assert_eq!((report.waiting, report.backends_removed), (0, 1));
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![2]));
+}
+
+#[test]
+fn a_restart_keeps_ids_and_applies_the_difference() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[
+        change("a", plan(&[(1, 80)], &[(1, 1), (2, 1)])),
+        change("b", plan(&[(2, 80)], &[(3, 1)])),
+        change("c", plan(&[(3, 80)], &[(4, 1)])),
+    ]);
+    let generations: Vec<_> = programmer.tables.backends.values().map(|backend| backend.generation).collect();
+    let mut programmer = restarted(programmer);
+    let report = programmer.reconcile(&[
+        (id("a"), Arc::new(plan(&[(1, 80)], &[(1, 1), (2, 1)]))),
+        (id("b"), Arc::new(plan(&[(2, 80)], &[(3, 1), (5, 1)]))),
+    ]);
+    assert_eq!((report.frontends_written, report.frontends_removed), (1, 2));
+    assert_eq!((report.backends_added, report.backends_kept, report.backends_removed), (1, 3, 1));
+    assert_eq!(reach(&programmer, &key(2, 80)), Some(vec![3, 5]));
+    let kept: Vec<_> = programmer.tables.backends.values().map(|backend| backend.generation).collect();
+    assert_eq!(kept[..3], generations[..3]);
+    assert!(!is_live(kept[3]) && is_live(kept[4]) && programmer.len() == 2);
+}
+
+#[test]
+fn what_a_killed_agent_left_half_done_is_put_right() {
+    let mut programmer = programmer(Capacities::default());
+    programmer.apply(&[change("a", plan(&[(1, 80), (1, 81)], &[(1, 1)]))]);
+    // Half a flip, a backend without a service port, a name without a frontend, a lone entry, a stray bit.
+    let half =
+        Frontend { internal: SlotRange { base: 500, len: 1 }, ..programmer.tables.frontends[&key(1, 81)] };
+    programmer.tables.slots.insert(500, 1);
+    programmer.tables.frontends.insert(key(1, 81), key(1, 81).seal(half));
+    let lost = Backend { service_port: 99, ..programmer.tables.backends[&(0, 1)] };
+    programmer.tables.backends.insert((0, 40), lost);
+    let name = programmer.tables.services[&1];
+    programmer.tables.services.insert(7, name);
+    let any = FrontendKey::any_port([10, 96, 0, 9].into());
+    let entry = programmer.tables.frontends[&FrontendKey::any_port([10, 96, 0, 1].into())];
+    programmer.tables.frontends.insert(any, any.seal(entry));
+    programmer.tables.filter.insert(3, 4);
+    // The entry for unknown ports has no service port and needs no filter bit here.
+    let mut programmer = restarted(programmer);
+    programmer.reconcile(&[(id("a"), Arc::new(plan(&[(1, 80), (1, 81)], &[(1, 1)])))]);
+    assert_eq!(programmer.tables.frontends.len(), 3);
+    assert_eq!(reach(&programmer, &key(1, 81)), Some(vec![1]));
+    let (one, two) = (programmer.tables.frontends[&key(1, 80)], programmer.tables.frontends[&key(1, 81)]);
+    assert_eq!(one.internal, two.internal);
+    assert_eq!(programmer.tables.services.len(), 1);
+    assert!(!is_live(programmer.tables.backends[&(0, 40)].generation));
+    assert_eq!(programmer.tables.filter[&3], 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Vec<(u8, Option<ServicePortPlan>)>),
+    Restart,
+}
+
+fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
+    let frontends = prop::collection::btree_set((1..4_u8, 80..82_u16), 1..3);
+    let endpoints = prop::collection::btree_map(1..8_u8, 0..4_u8, 0..6);
+    (frontends, endpoints, prop::option::of(Just(30_u32)), any::<bool>()).prop_map(
+        |(frontends, endpoints, affinity, local)| {
+            let frontends: Vec<_> = frontends.into_iter().collect();
+            let endpoints: Vec<_> = endpoints.into_iter().collect();
+            ServicePortPlan {
+                affinity_seconds: affinity,
+                internal_local: local,
+                ..plan(&frontends, &endpoints)
+            }
+        },
+    )
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => prop::collection::vec((0..4_u8, prop::option::weighted(0.8, any_plan())), 1..4).prop_map(Step::Apply),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn check(programmer: &Programmer<Memory>, refused_before: bool) {
+    programmer.tables.check_readers();
+    let mut owned = BTreeSet::new();
+    for state in programmer.programmed.values() {
+        for range in state.ranges.into_iter().flatten() {
+            for slot in range.base..range.base + range.len {
+                assert!(owned.insert(slot), "slot {slot} belongs to two");
+            }
+        }
+    }
+    let slots = &programmer.slots;
+    assert_eq!(
+        owned.len() as u32 + slots.available() + slots.resting(),
+        programmer.capacities.slots,
+        "a leak"
+    );
+    let live: usize = programmer.programmed.values().map(|state| state.backends.len()).sum();
+    let ids = &programmer.backends[0];
+    let capacity = programmer.capacities.backends4 as usize - 1;
+    assert_eq!(live + ids.available() + ids.resting(), capacity, "a leak");
+    let marked = programmer.tables.backends.values().filter(|backend| is_live(backend.generation)).count();
+    assert_eq!(live, marked);
+    assert_eq!(programmer.programmed.len(), programmer.tables.services.len());
+    let known: BTreeSet<_> = programmer.frontends.keys().copied().collect();
+    assert_eq!(known, programmer.tables.frontends.keys().copied().collect());
+    if !refused_before {
+        for (id, state) in &programmer.programmed {
+            for key in &state.frontends {
+                assert!(programmer.tables.frontends.contains_key(key), "{id} has lost {key}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn whatever_happens_space_is_used_once_and_readers_are_safe(
+        steps in prop::collection::vec(any_step(), 1..25),
+        roomy in any::<bool>(),
+    ) {
+        let mut programmer = programmer(if roomy { Capacities { backends4: 64, slots: 64, frontends: 64, services: 16, ..SMALL } } else { SMALL });
+        let mut plans: BTreeMap<u8, Arc<ServicePortPlan>> = BTreeMap::new();
+        let mut clash = false;
+        for step in steps {
+            match step {
+                Step::Apply(changes) => {
+                    let changes: Vec<_> = changes
+                        .into_iter()
+                        .map(|(number, plan)| (number, plan.map(Arc::new)))
+                        .collect();
+                    for (number, plan) in &changes {
+                        match plan {
+                            Some(plan) => plans.insert(*number, Arc::clone(plan)),
+                            None => plans.remove(number),
+                        };
+                    }
+                    // Nobody here resolves clashes, as the planner does.
+                    let keys: Vec<_> = plans.values().flat_map(|plan| &plan.frontends).collect();
+                    clash |= keys.iter().collect::<BTreeSet<_>>().len() < keys.len();
+                    let changes: Vec<_> = changes
+                        .into_iter()
+                        .map(|(number, plan)| PlanChange { id: id(&format!("s{number}")), plan })
+                        .collect();
+                    let report = programmer.apply(&changes);
+                    clash |= !report.refused.is_empty();
+                    prop_assert!(!roomy || report.refused.is_empty());
+                }
+                Step::Restart => {
+                    programmer = restarted(programmer);
+                    let complete: Vec<_> = plans
+                        .iter()
+                        .map(|(number, plan)| (id(&format!("s{number}")), Arc::clone(plan)))
+                        .collect();
+                    programmer.reconcile(&complete);
+                }
+            }
+            check(&programmer, clash);
+            if roomy && !clash {
+                prop_assert_eq!(programmer.len(), plans.len());
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod backends;
 mod cleanup;
+mod output;
 mod plan;
 mod run;
 mod services;

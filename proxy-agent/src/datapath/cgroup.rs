@@ -41,7 +41,7 @@ fn mounted() -> Result<PathBuf, Error> {
 }
 
 /// The mount points of all file systems of a kind, in the order of `/proc/self/mounts`.
-pub(crate) fn mount_points<'a>(mounts: &'a [u8], kind: &'a [u8]) -> impl Iterator<Item = PathBuf> + 'a {
+fn mount_points<'a>(mounts: &'a [u8], kind: &'a [u8]) -> impl Iterator<Item = PathBuf> + 'a {
     mounts.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut fields = line.split(|byte| *byte == b' ').skip(1);
         let point = fields.next()?;

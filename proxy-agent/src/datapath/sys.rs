@@ -161,7 +161,7 @@ fn address_mut<T: ?Sized>(of: &mut T) -> u64 {
     std::ptr::from_mut(of).cast::<u8>() as u64
 }
 
-fn raw(fd: impl AsFd) -> u32 {
+fn raw(fd: &impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().cast_unsigned()
 }
 
@@ -183,13 +183,13 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// Pins `fd` at `path`, which must be free and on a bpffs.
 pub(crate) fn pin(fd: impl AsFd, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
-    bpf(OBJ_PIN, &mut Object { path: path.as_ptr() as u64, fd: raw(fd), flags: 0 }).map(drop)
+    bpf(OBJ_PIN, &mut Object { path: path.as_ptr() as u64, fd: raw(&fd), flags: 0 }).map(drop)
 }
 
 fn info<T: Pod>(fd: impl AsFd) -> io::Result<T> {
     let mut info = T::zeroed();
     let len = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
-    bpf(OBJ_GET_INFO_BY_FD, &mut Info { fd: raw(fd), len, info: address_mut(&mut info) })?;
+    bpf(OBJ_GET_INFO_BY_FD, &mut Info { fd: raw(&fd), len, info: address_mut(&mut info) })?;
     Ok(info)
 }
 
@@ -205,18 +205,18 @@ pub(crate) fn link_shape(link: impl AsFd) -> io::Result<LinkShape> {
 
 /// Attaches `program` to a cgroup; the link lives as long as its descriptor or a pin of it.
 pub(crate) fn link_create(program: impl AsFd, cgroup: impl AsFd, attach_type: u32) -> io::Result<OwnedFd> {
-    bpf(LINK_CREATE, &mut Link([raw(program), raw(cgroup), attach_type, 0])).map(owned)
+    bpf(LINK_CREATE, &mut Link([raw(&program), raw(&cgroup), attach_type, 0])).map(owned)
 }
 
 /// Puts `program` behind a link, in one atomic step. The kernel checks only the type of the program, not
 /// its attach type: the caller does.
 pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
-    bpf(LINK_UPDATE, &mut Link([raw(link), raw(program), 0, 0])).map(drop)
+    bpf(LINK_UPDATE, &mut Link([raw(&link), raw(&program), 0, 0])).map(drop)
 }
 
 /// Takes a link off its cgroup, whoever still holds it (kernel 5.9).
 pub(crate) fn link_detach(link: impl AsFd) -> io::Result<()> {
-    bpf(LINK_DETACH, &mut raw(link)).map(drop)
+    bpf(LINK_DETACH, &mut raw(&link)).map(drop)
 }
 
 /// Loads a program to see whether the kernel takes it. `code` is raw instructions.
@@ -239,7 +239,7 @@ pub(crate) fn try_program(program_type: u32, expected_attach_type: u32, code: &[
 /// possible CPUs, each rounded up to 8 bytes, for a per-CPU map). False when there is none.
 pub(crate) fn lookup(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
     let mut element =
-        Element { map: raw(map), reserved: 0, key: address(key), value: address_mut(value), flags: 0 };
+        Element { map: raw(&map), reserved: 0, key: address(key), value: address_mut(value), flags: 0 };
     match bpf(MAP_LOOKUP_ELEM, &mut element) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         result => result.map(|_| true),
@@ -249,13 +249,13 @@ pub(crate) fn lookup(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Result
 /// Writes one entry. Slices must have the map's key and value sizes.
 pub(crate) fn update(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
     let mut element =
-        Element { map: raw(map), reserved: 0, key: address(key), value: address(value), flags: 0 };
+        Element { map: raw(&map), reserved: 0, key: address(key), value: address(value), flags: 0 };
     bpf(MAP_UPDATE_ELEM, &mut element).map(drop)
 }
 
 /// Deletes one entry; one that is not there counts as deleted.
 pub(crate) fn delete(map: impl AsFd, key: &[u8]) -> io::Result<()> {
-    let mut element = Element { map: raw(map), reserved: 0, key: address(key), value: 0, flags: 0 };
+    let mut element = Element { map: raw(&map), reserved: 0, key: address(key), value: 0, flags: 0 };
     match bpf(MAP_DELETE_ELEM, &mut element) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         result => result.map(drop),
@@ -265,7 +265,7 @@ pub(crate) fn delete(map: impl AsFd, key: &[u8]) -> io::Result<()> {
 /// Replaces `key` by the key after it (the first one for `None`); false at the end.
 pub(crate) fn next_key(map: impl AsFd, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
     let mut element = Element {
-        map: raw(map),
+        map: raw(&map),
         reserved: 0,
         key: key.map_or(0, address),
         value: address_mut(next),
@@ -300,7 +300,7 @@ pub(crate) fn update_batch<K: NoUninit, V: NoUninit>(map: impl AsFd, keys: &[K],
         keys: address(keys),
         values: address(values),
         count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
-        map: raw(map),
+        map: raw(&map),
         ..Batch::zeroed()
     };
     batch(MAP_UPDATE_BATCH, &mut attributes)
@@ -311,7 +311,7 @@ pub(crate) fn delete_batch<K: NoUninit>(map: impl AsFd, keys: &[K]) -> BatchEnd 
     let mut attributes = Batch {
         keys: address(keys),
         count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
-        map: raw(map),
+        map: raw(&map),
         ..Batch::zeroed()
     };
     batch(MAP_DELETE_BATCH, &mut attributes)
@@ -333,7 +333,7 @@ pub(crate) fn lookup_batch(
         keys: address_mut(keys),
         values: address_mut(values),
         count,
-        map: raw(map),
+        map: raw(&map),
         ..Batch::zeroed()
     };
     let error = bpf(MAP_LOOKUP_BATCH, &mut attributes).err();

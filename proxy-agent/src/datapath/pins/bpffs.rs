@@ -1,9 +1,10 @@
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use crate::datapath::{Error, cgroup::mount_points};
+use crate::datapath::Error;
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const SYSFS_MAGIC: u64 = 0x6265_6572;
@@ -29,11 +30,10 @@ pub(super) fn prepare(root: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether a bpffs is mounted exactly there.
+/// Whether a file system is mounted exactly at `root`.
 pub(super) fn is_mount_point(root: &Path) -> bool {
-    let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
-    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-    mount_points(&mounts, b"bpf").any(|point| point == root)
+    let device = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.dev());
+    device(root.to_owned()).is_ok_and(|own| device(root.join("..")).is_ok_and(|parent| parent != own))
 }
 
 /// Whether the directory is on a bpffs.

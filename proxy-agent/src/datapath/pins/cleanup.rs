@@ -39,15 +39,17 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
         }
         remove_dir(&directory)?;
     }
+    // The kernel puts files of its own (`maps.debug`) into each bpffs; only it can use a dot in a name.
+    let empty = names(root)?.iter().all(|name| name.contains('.'));
     if bpffs::is_mount_point(root) {
         // A bpffs with something else in it is somebody else's.
-        if names(root)?.is_empty() && !root.ends_with("sys/fs/bpf") {
+        if empty && !root.ends_with("sys/fs/bpf") {
             rustix::mount::unmount(root, rustix::mount::UnmountFlags::empty())
                 .map_err(|error| Error::path("unmounting", root)(error.into()))?;
             removed.push(format!("mount {}", root.display()));
             remove_dir(root)?;
         }
-    } else if names(root)?.is_empty() {
+    } else if empty {
         remove_dir(root)?;
         removed.push(format!("directory {}", root.display()));
     }

@@ -14,6 +14,8 @@ use crate::{
     state::ObjectName,
 };
 
+type Endpoints = BTreeSet<(IpAddr, u16)>;
+
 /// Tables in memory, with what a reader that still holds an old frontend needs to stay right.
 #[derive(Debug, Default)]
 struct Memory {
@@ -23,7 +25,7 @@ struct Memory {
     services: BTreeMap<u32, ServicePort>,
     frontends: BTreeMap<FrontendKey, Frontend>,
     /// Frontends that a program run may still hold, with the endpoints it may be led to.
-    readers: Vec<(Frontend, usize, BTreeSet<(IpAddr, u16)>)>,
+    readers: Vec<(Frontend, usize, Endpoints)>,
     grace_periods: usize,
     /// Frontends whose next write fails.
     failing: BTreeSet<FrontendKey>,
@@ -31,7 +33,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn endpoints(&self, family: usize, range: SlotRange) -> BTreeSet<(IpAddr, u16)> {
+    fn endpoints(&self, family: usize, range: SlotRange) -> Endpoints {
         (range.base..range.base + range.len)
             .map(|slot| {
                 let backend = &self.backends[&(family, self.slots[&slot])];
@@ -472,8 +474,8 @@ fn check(programmer: &Programmer<Memory>, refused_before: bool) {
     }
     let slots = &programmer.slots;
     assert_eq!(
-        owned.len() as u32 + slots.available() + slots.resting(),
-        programmer.capacities.slots,
+        owned.len(),
+        (programmer.capacities.slots - slots.available() - slots.resting()) as usize,
         "a leak"
     );
     let live: usize = programmer.programmed.values().map(|state| state.backends.len()).sum();

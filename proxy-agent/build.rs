@@ -9,7 +9,7 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-env-changed=FERROUTE_EBPF_OBJECT");
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let object = env::var_os("FERROUTE_EBPF_OBJECT")
-        .map_or_else(|| manifest.join("../target/bpf/proxy-ebpf"), PathBuf::from);
+        .map_or_else(|| manifest.with_file_name("target").join("bpf/proxy-ebpf"), PathBuf::from);
     // Watched also while it is missing, so that the first build of it is noticed.
     println!("cargo::rerun-if-changed={}", object.display());
     let out = Path::new(&env::var_os("OUT_DIR").unwrap_or_default()).join("proxy-ebpf");

@@ -126,7 +126,8 @@ impl Datapath {
         Ok(report)
     }
 
-    /// Applies single changes; only the service ports in them are touched.
+    /// Applies single changes; only the service ports in them are touched, and those that wait for room when
+    /// some came free. An empty slice tries again what the kernel refused ([`Report::waiting`]).
     pub fn apply(&mut self, changes: &[PlanChange]) -> Report {
         self.programmer.apply(changes)
     }

@@ -95,6 +95,12 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// Two agents would overwrite each other's maps.
+    #[error(
+        "another proxy-agent uses {}: stop it first, or name another directory with --bpffs",
+        .0.display()
+    )]
+    InUse(PathBuf),
     /// Nothing to look at.
     #[error(
         "nothing is pinned in {}: is `proxy-agent run` set up on this node, with the same --bpffs?",

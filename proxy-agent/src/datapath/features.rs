@@ -1,5 +1,3 @@
-use std::sync::OnceLock;
-
 use super::{hooks::Hook, sys};
 
 const BPF_PROG_TYPE_CGROUP_SOCK: u32 = 9;
@@ -34,10 +32,7 @@ pub(crate) const BARRIER: Feature = Feature {
     name: "membarrier(MEMBARRIER_CMD_GLOBAL)",
     since: "4.3, without nohz_full",
     cost: "when a map is full, space that was freed is used again two seconds later",
-    probe: || {
-        static HAS: OnceLock<bool> = OnceLock::new();
-        *HAS.get_or_init(|| sys::grace_period().is_ok())
-    },
+    probe: sys::has_grace_period,
 };
 
 impl Feature {

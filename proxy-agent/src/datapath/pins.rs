@@ -4,9 +4,12 @@ mod bpffs;
 mod cleanup;
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use proxy_common::LAYOUT_VERSION;
@@ -27,6 +30,8 @@ const LINKS: &str = "links";
 #[derive(Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
+    /// Locked for as long as this agent lives.
+    _lock: File,
 }
 
 /// Where the maps of one layout are pinned.
@@ -44,7 +49,8 @@ impl Pins {
         bpffs::prepare(root)?;
         let links = root.join(LINKS);
         fs::create_dir_all(&links).map_err(Error::path("creating directory", links))?;
-        Ok(Self { root: root.to_owned() })
+        let lock = lock(root)?;
+        Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
     /// The pin of a hook's link.
@@ -88,6 +94,23 @@ impl Pins {
             }
         }
         Ok(())
+    }
+}
+
+/// Locks the directory against other agents. One that is being killed gets a moment to go.
+fn lock(root: &Path) -> Result<File, Error> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let directory = File::open(root).map_err(Error::path("opening", root))?;
+    let start = Instant::now();
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(directory),
+            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse(root.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(Error::path("locking", root)(error)),
+        }
     }
 }
 

@@ -87,6 +87,8 @@ pub(crate) struct Programmer<T> {
     orphans: Vec<(Family, Programmed)>,
     /// Refused for now, with what they should become.
     waiting: HashMap<ServicePortId, Arc<ServicePortPlan>>,
+    /// Whether the kernel has refused a write since the last time they were tried.
+    stumbled: bool,
 }
 
 impl<T: Tables> Programmer<T> {
@@ -106,7 +108,8 @@ impl<T: Tables> Programmer<T> {
         report
     }
 
-    /// Applies single changes. One service port twice counts as its last.
+    /// Applies single changes. One service port twice counts as its last. Also without changes it tries
+    /// again what the kernel refused.
     pub(crate) fn apply(&mut self, changes: &[PlanChange]) -> Report {
         let mut seen = HashSet::new();
         let mut last: Vec<_> = changes
@@ -127,8 +130,9 @@ impl<T: Tables> Programmer<T> {
     fn step(&mut self, changes: &[(&ServicePortId, Option<&Arc<ServicePortPlan>>)]) -> Report {
         let start = Instant::now();
         let mut report = Report::default();
+        let again = std::mem::take(&mut self.stumbled);
         let freed = self.pass(changes, &mut report);
-        if freed && !self.waiting.is_empty() {
+        if (freed || again) && !self.waiting.is_empty() {
             let waiting: Vec<_> = self.waiting.drain().collect();
             let changes: Vec<_> = waiting.iter().map(|(id, plan)| (id, Some(plan))).collect();
             let known = report.refused.len();

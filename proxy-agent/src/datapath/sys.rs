@@ -354,6 +354,13 @@ pub(crate) fn grace_period() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Whether [`grace_period`] works on this kernel.
+pub(crate) fn has_grace_period() -> bool {
+    // SAFETY: MEMBARRIER_CMD_QUERY takes no addresses; it answers with the commands there are.
+    let commands = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
+    commands >= 0 && commands & libc::c_long::from(libc::MEMBARRIER_CMD_GLOBAL) != 0
+}
+
 /// Lets this process lock as much memory as it likes: before 5.11 maps and programs count as locked.
 pub(crate) fn lift_memlock_limit() {
     let unlimited = rustix::process::Rlimit { current: None, maximum: None };
@@ -362,7 +369,7 @@ pub(crate) fn lift_memlock_limit() {
     let _unchanged = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 }
 
-/// Fills `bytes` from the kernel's random source.
+/// A number from the kernel's random source.
 pub(crate) fn random_u32() -> u32 {
     let mut value = 0_u32;
     // SAFETY: `value` is four writable bytes.

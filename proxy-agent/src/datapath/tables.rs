@@ -120,7 +120,7 @@ pub struct Capacities {
     pub backends6: u32,
     /// `AFFINITY4` and `AFFINITY6`, each.
     pub affinity: u32,
-    /// `SERVICES`: one a service port of one family.
+    /// `SERVICES`: one a service port of one family. Raised together with `frontends`.
     pub services: u32,
 }
 

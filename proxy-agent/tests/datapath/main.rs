@@ -6,7 +6,7 @@
 
 mod world;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, io::Write, net::TcpListener, process::Command, sync::Arc, thread, time::Duration};
 
 use proxy_agent::{
     datapath::{self, Capacities, Datapath, Error, Options, Snapshot},
@@ -82,6 +82,7 @@ fn a_restart_changes_only_the_difference_and_keeps_the_links() {
         assert_ne!(link.program, after[hook].program, "{hook} has the new program");
     }
 
+    drop(again);
     let mut third = world.open();
     let report = third.reconcile(&state[1..]).unwrap();
     assert_eq!((report.frontends_written, report.frontends_removed, report.backends_removed), (0, 2, 1));
@@ -167,6 +168,109 @@ fn counting_connections_attaches_one_more_program_and_stops_again() {
     assert!(world.links().contains_key("sock_release"));
     world.open().reconcile(&[]).unwrap();
     assert!(!world.links().contains_key("sock_release"));
+}
+
+#[test]
+fn a_second_agent_on_the_same_directory_is_refused() {
+    let Some(world) = World::new() else { return };
+    let first = world.open();
+    let error = Datapath::open(&world.options()).err().expect("only one agent at a time");
+    assert!(matches!(error, Error::InUse(_)), "{error}");
+    drop(first);
+    world.open();
+}
+
+#[test]
+fn the_command_line_shows_the_pins_and_removes_them() {
+    let Some(world) = World::new() else { return };
+    let run = |arguments: &[&str]| {
+        let agent = Command::new(env!("CARGO_BIN_EXE_proxy-agent"))
+            .args(arguments)
+            .arg("--bpffs")
+            .arg(world.bpffs())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (agent.status.success(), text(agent.stdout), text(agent.stderr))
+    };
+    let (worked, _, error) = run(&["services"]);
+    assert!(!worked && error.contains("nothing is pinned"), "{error}");
+    let mut sticky = plan("10.96.0.1", &["10.244.0.1"]);
+    sticky.affinity_seconds = Some(30);
+    let state = [(id("a"), Arc::new(sticky)), (id("empty"), Arc::new(plan("10.96.0.2", &[])))];
+    world.open().reconcile(&state).unwrap();
+
+    let (_, table, _) = run(&["services"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1], ["default/a", "http", "ClusterIP", "10.96.0.1:80/TCP", "30s", "10.244.0.1:8080"]);
+    assert_eq!(lines[2][5..], ["none:", "reject"]);
+    let (_, json, _) = run(&["services", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["counters"]["translated"], 0);
+    assert_eq!(json["frontends"][0]["internal"][0]["address"], "10.244.0.1");
+    assert_eq!(json["frontends"][0]["affinitySeconds"], 30);
+    assert_eq!(json["frontends"][1]["whenEmpty"]["internal"], "reject");
+    let (_, json, _) = run(&["backends", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["backends"][0]["lists"], serde_json::json!(["cluster"]));
+    let (_, table, _) = run(&["backends"]);
+    assert!(table.contains("10.244.0.1:8080/TCP  cluster"), "{table}");
+
+    let (worked, output, _) = run(&["cleanup"]);
+    assert!(worked && output.contains("removed link connect4"), "{output}");
+    let (worked, output, _) = run(&["cleanup"]);
+    assert!(worked && output.starts_with("nothing is pinned"), "{output}");
+}
+
+#[test]
+fn a_connection_reaches_the_endpoint_that_is_programmed() {
+    let Some(world) = World::new() else { return };
+    let listeners = [1, 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
+    for (listener, port) in listeners.into_iter().zip(ports) {
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                write!(stream.unwrap(), "{port}").unwrap();
+            }
+        });
+    }
+    let to = |port: u16| {
+        let mut plan = plan("10.96.0.1", &["127.0.0.1"]);
+        plan.endpoints[0].port = port;
+        Arc::new(plan)
+    };
+    let mut datapath = world.open();
+    datapath.reconcile(&[(id("a"), to(ports[0]))]).unwrap();
+    assert_eq!(world.connect("10.96.0.1/80").unwrap(), ports[0].to_string());
+    datapath.apply(&[PlanChange { id: id("a"), plan: Some(to(ports[1])) }]);
+    assert_eq!(world.connect("10.96.0.1/80").unwrap(), ports[1].to_string());
+    let error = world.connect("10.96.0.1/81").unwrap_err();
+    assert!(error.contains("refused"), "{error}");
+    drop(datapath);
+    assert_eq!(world.connect("10.96.0.1/80").unwrap(), ports[1].to_string(), "without an agent");
+    let Snapshot { counters, .. } = world.inspect();
+    assert_eq!((counters.translated, counters.unknown_port), (3, 1));
+}
+
+#[test]
+fn bpftool_shows_the_fields_by_name() {
+    let Some(world) = World::new() else { return };
+    if Command::new("bpftool").arg("version").output().is_err() {
+        eprintln!("skipped: needs bpftool");
+        return;
+    }
+    world.open().reconcile(&[(id("a"), Arc::new(plan("10.96.0.1", &["10.244.0.1"])))]).unwrap();
+    for (map, field) in [
+        ("FRONTENDS4", "\"kind\": \"ClusterIp\""),
+        ("BACKENDS4", "\"address\": [10,244,0,1"),
+        ("SERVICES", "\"family\": \"V4\""),
+        ("COUNTERS", "\"translated\": 0"),
+    ] {
+        let pin = world.bpffs().join("current").join(map);
+        let dump = Command::new("bpftool").args(["map", "dump", "pinned"]).arg(pin).output().unwrap();
+        let dump = String::from_utf8(dump.stdout).unwrap();
+        assert!(dump.contains(field), "{map}: {}", &dump[..dump.len().min(2000)]);
+    }
 }
 
 #[test]

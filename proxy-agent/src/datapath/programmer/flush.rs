@@ -1,4 +1,10 @@
-use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use proxy_common::{Family, Frontend, ServicePort};
 
@@ -18,6 +24,8 @@ pub(super) struct Batch {
     /// Backends by family whose load must be set to nothing.
     pub(super) loads: [Vec<u32>; 2],
     pub(super) puts: Vec<Put>,
+    /// Where in `puts` a key is: should two claim it, the later one has it.
+    pub(super) queued: HashMap<FrontendKey, usize>,
     pub(super) done: Vec<Done>,
 }
 
@@ -174,11 +182,16 @@ impl<T: Tables> Programmer<T> {
         let mut service_ports = Vec::new();
         let mut freed = false;
         for mut done in batch.done {
+            let failed_old = done.old.as_ref().filter(|_| done.error.is_some());
+            let old_frontends = failed_old.map(|old| old.frontends.clone()).unwrap_or_default();
             let mut left = left_behind(&mut done);
             if let Some((what, error)) = done.error {
+                self.stumbled = true;
                 // Frontends of the old state may still be there: keep all that they refer to.
                 if let (Some(id), Some(mut next)) = (done.id, done.next) {
                     next.held = Some(Box::new(left));
+                    let both: BTreeSet<_> = next.frontends.iter().chain(&old_frontends).copied().collect();
+                    next.frontends = both.into_iter().collect();
                     let plan =
                         changes.iter().find(|(changed, _)| **changed == id).and_then(|(_, plan)| *plan);
                     if let Some(plan) = plan {

@@ -1,4 +1,7 @@
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, hash_map::Entry as MapEntry},
+    net::IpAddr,
+};
 
 use bytemuck::Zeroable;
 use proxy_common::{
@@ -307,7 +310,16 @@ impl<T: Tables> Programmer<T> {
                 self.count_address(key.address());
             }
         }
-        batch.puts.push(Put { key, value, before, owner });
+        match batch.queued.entry(key) {
+            MapEntry::Occupied(at) => {
+                let put = &mut batch.puts[*at.get()];
+                (put.value, put.owner) = (value, owner);
+            }
+            MapEntry::Vacant(at) => {
+                at.insert(batch.puts.len());
+                batch.puts.push(Put { key, value, before, owner });
+            }
+        }
     }
 }
 

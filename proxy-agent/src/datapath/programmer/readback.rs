@@ -44,6 +44,7 @@ impl<T: Tables> Programmer<T> {
             programmed: HashMap::new(),
             orphans: Vec::new(),
             waiting: HashMap::new(),
+            stumbled: false,
         };
         programmer.read_back(contents);
         programmer
@@ -55,8 +56,9 @@ impl<T: Tables> Programmer<T> {
         for (key, value) in &frontends {
             self.read_frontend(*key, value, &mut found);
         }
+        let mut used_before = false;
         for family in [Family::V4, Family::V6] {
-            self.read_backends(family, &mut found);
+            used_before |= self.read_backends(family, &mut found);
         }
         let used = found.keys().map(|(id, _)| *id).chain(services.iter().map(|(id, _)| *id));
         self.service_ports = Ids::with_used(self.capacities.services, used);
@@ -74,7 +76,7 @@ impl<T: Tables> Programmer<T> {
             self.orphans.push((if family == 0 { Family::V4 } else { Family::V6 }, state));
         }
         self.adopt_lone_entries();
-        if !frontends.is_empty() {
+        if used_before {
             // The agent before may have given something back just before it ended.
             self.tables.wait_for_readers(Instant::now());
         }
@@ -111,11 +113,15 @@ impl<T: Tables> Programmer<T> {
         }
     }
 
-    fn read_backends(&mut self, family: Family, found: &mut BTreeMap<(u32, usize), Programmed>) {
+    /// True when any id of the family was ever given out.
+    fn read_backends(&mut self, family: Family, found: &mut BTreeMap<(u32, usize), Programmed>) -> bool {
         let capacity = self.capacities.backends(family);
         let mut live: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut used_before = false;
         for id in 0..capacity {
-            if is_live(self.tables.generation(family, id)) {
+            let generation = self.tables.generation(family, id);
+            used_before |= generation != 0;
+            if is_live(generation) {
                 let owner =
                     self.tables.backend(family, id).map_or(NO_SERVICE_PORT, |backend| backend.service_port);
                 live.entry(owner).or_default().push(id);
@@ -127,6 +133,7 @@ impl<T: Tables> Programmer<T> {
             state.service_port = service_port;
             state.backends = ids.into();
         }
+        used_before
     }
 
     /// Entries for unknown ports whose address has nothing else.

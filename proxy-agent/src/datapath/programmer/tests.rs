@@ -9,7 +9,10 @@ use proxy_common::{Frontend, Protocol, ServicePort, SlotRange, WhenEmpty, is_liv
 
 use super::*;
 use crate::{
-    datapath::tables::{Backend, Failures},
+    datapath::{
+        report::{Refused, RefusedReason},
+        tables::{Backend, Failures},
+    },
     plan::{PlannedEndpoint, PlannedFrontend},
     state::ObjectName,
 };
@@ -436,6 +439,8 @@ fn what_a_killed_agent_left_half_done_is_put_right() {
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<(u8, Option<ServicePortPlan>)>),
+    /// The kernel refuses the next write of this frontend.
+    Fail(u8, u16),
     Restart,
 }
 
@@ -458,6 +463,7 @@ fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => prop::collection::vec((0..4_u8, prop::option::weighted(0.8, any_plan())), 1..4).prop_map(Step::Apply),
+        1 => (1..4_u8, 80..82_u16).prop_map(|(address, port)| Step::Fail(address, port)),
         1 => Just(Step::Restart),
     ]
 }
@@ -466,7 +472,8 @@ fn check(programmer: &Programmer<Memory>, refused_before: bool) {
     programmer.tables.check_readers();
     let mut owned = BTreeSet::new();
     for state in programmer.programmed.values() {
-        for range in state.ranges.into_iter().flatten() {
+        let held = state.held.iter().flat_map(|held| held.ranges.iter().copied());
+        for range in state.ranges.into_iter().flatten().chain(held) {
             for slot in range.base..range.base + range.len {
                 assert!(owned.insert(slot), "slot {slot} belongs to two");
             }
@@ -478,15 +485,36 @@ fn check(programmer: &Programmer<Memory>, refused_before: bool) {
         (programmer.capacities.slots - slots.available() - slots.resting()) as usize,
         "a leak"
     );
-    let live: usize = programmer.programmed.values().map(|state| state.backends.len()).sum();
+    let held = |state: &Programmed| state.held.as_ref().map_or(0, |held| held.backends.len());
+    let live: usize = programmer.programmed.values().map(|state| state.backends.len() + held(state)).sum();
     let ids = &programmer.backends[0];
     let capacity = programmer.capacities.backends4 as usize - 1;
     assert_eq!(live + ids.available() + ids.resting(), capacity, "a leak");
     let marked = programmer.tables.backends.values().filter(|backend| is_live(backend.generation)).count();
     assert_eq!(live, marked);
-    assert_eq!(programmer.programmed.len(), programmer.tables.services.len());
+    let held = |state: &Programmed| state.held.as_ref().map_or(0, |held| held.service_ports.len());
+    let named: usize = programmer.programmed.values().map(|state| 1 + held(state)).sum();
+    assert_eq!(named, programmer.tables.services.len());
+    let mut bits: BTreeMap<u32, u64> = BTreeMap::new();
+    for key in programmer.tables.frontends.keys().filter(|key| !key.is_any_port()) {
+        let (word, mask) = filter_position(key.address());
+        *bits.entry(word).or_default() |= mask;
+    }
+    let set: BTreeMap<_, _> = programmer
+        .tables
+        .filter
+        .iter()
+        .filter(|(_, bits)| **bits != 0)
+        .map(|(word, bits)| (*word, *bits))
+        .collect();
+    assert_eq!(set, bits);
+    assert_eq!(programmer.frontend_counts, [programmer.tables.frontends.len(), 0]);
     let known: BTreeSet<_> = programmer.frontends.keys().copied().collect();
     assert_eq!(known, programmer.tables.frontends.keys().copied().collect());
+    let mine: BTreeSet<_> =
+        programmer.programmed.values().flat_map(|state| state.frontends.iter().copied()).collect();
+    let stray = known.iter().find(|key| !key.is_any_port() && !mine.contains(*key));
+    assert_eq!(stray, None, "a frontend that nobody knows of");
     if !refused_before {
         for (id, state) in &programmer.programmed {
             for key in &state.frontends {
@@ -528,9 +556,14 @@ proptest! {
                         .collect();
                     let report = programmer.apply(&changes);
                     clash |= !report.refused.is_empty();
-                    prop_assert!(!roomy || report.refused.is_empty());
+                    let full = |refused: &Refused| !matches!(refused.reason, RefusedReason::Kernel { .. });
+                    prop_assert!(!roomy || !report.refused.iter().any(full));
+                }
+                Step::Fail(address, port) => {
+                    programmer.tables.failing.insert(key(address, port));
                 }
                 Step::Restart => {
+                    programmer.tables.failing.clear();
                     programmer = restarted(programmer);
                     let complete: Vec<_> = plans
                         .iter()

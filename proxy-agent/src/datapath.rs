@@ -36,7 +36,6 @@ use self::{
 use crate::plan::{PlanChange, ServicePortId, ServicePortPlan};
 
 pub use error::Error;
-pub use features::Feature;
 pub use hooks::Hook;
 pub use inspect::{BackendView, EndpointView, FrontendView, Snapshot, WhenEmptyView, inspect};
 pub use pins::cleanup;
@@ -99,7 +98,8 @@ impl Datapath {
         let maps = Maps::open(&layout.directory(), false)?;
         let contents = maps.contents()?;
         let capacities = maps.capacities(capacities);
-        let programmer = Programmer::new(maps, capacities, contents, sys::random_u32());
+        let mut programmer = Programmer::new(maps, capacities, contents, sys::random_u32());
+        programmer.tables.trim();
         tracing::info!(
             service_ports = programmer.len(),
             maps = %layout.directory().display(),

@@ -5,13 +5,13 @@ const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 
 /// Something that not every kernel has.
 #[derive(Clone, Copy, Debug)]
-pub struct Feature {
+pub(crate) struct Feature {
     /// What it is.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// First kernel that has it.
-    pub since: &'static str,
+    pub(crate) since: &'static str,
     /// What its lack costs.
-    pub cost: &'static str,
+    pub(crate) cost: &'static str,
     probe: fn() -> bool,
 }
 
@@ -37,8 +37,7 @@ pub(crate) const BARRIER: Feature = Feature {
 
 impl Feature {
     /// Whether this kernel has it, found by trying it.
-    #[must_use]
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         (self.probe)()
     }
 }

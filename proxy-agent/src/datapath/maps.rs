@@ -47,7 +47,7 @@ impl Maps {
         let array = |name: &'static str, value_size: usize| {
             let map = open(name)?;
             let shape = check_sizes(name, &map, 4, value_size)?;
-            MappedArray::new(&map, shape.max_entries, value_size, !read_only)
+            MappedArray::new(map, shape.max_entries, value_size, !read_only)
                 .map_err(Error::map("mapping into memory", name))
         };
         Ok(Self {
@@ -99,6 +99,13 @@ impl Maps {
     /// Open sockets of each of these backends.
     pub(crate) fn loads(&self, family: Family, ids: &[u32]) -> Result<Vec<u64>, Error> {
         if family == Family::V4 { self.backends4.loads(ids) } else { self.backends6.loads(ids) }
+    }
+
+    /// Gives back memory that nothing is programmed in.
+    pub(crate) fn trim(&mut self) {
+        self.backends4.trim();
+        self.backends6.trim();
+        self.slots.trim();
     }
 
     /// How many backends of a family there can be.

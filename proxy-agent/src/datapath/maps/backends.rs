@@ -92,6 +92,10 @@ impl<R: Record> BackendTable<R> {
         Ok(Self { records, load_name, loads, record: PhantomData })
     }
 
+    pub(super) fn trim(&mut self) {
+        self.records.trim();
+    }
+
     pub(super) fn entries(&self) -> u32 {
         self.records.entries()
     }

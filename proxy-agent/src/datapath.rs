@@ -150,3 +150,9 @@ impl Datapath {
         &self.cgroup.path
     }
 }
+
+/// The agent moves the data path to a thread of its own.
+const _: () = {
+    const fn can_move<T: Send>() {}
+    can_move::<Datapath>();
+};

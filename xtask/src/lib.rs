@@ -1,5 +1,6 @@
 //! Builds, runs, tests and measures Ferroute.
 
+pub mod api_server;
 pub mod build;
 pub mod check;
 pub mod cli;

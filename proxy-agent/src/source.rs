@@ -1,3 +1,4 @@
 //! Where API objects come from.
 
+pub mod kube;
 pub mod manifests;

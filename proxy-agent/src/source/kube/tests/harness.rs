@@ -1,0 +1,217 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use xtask::api_server::Request;
+
+use super::*;
+
+/// The source, the server it follows, and what it has said.
+pub(super) struct Lab {
+    pub(super) server: ApiServer,
+    pub(super) receiver: mpsc::Receiver<Change>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) task: JoinHandle<Result<()>>,
+    pub(super) seen: Seen,
+    _dir: TempDir,
+}
+
+/// What the changes so far add up to.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    services: BTreeMap<String, String>,
+    slices: BTreeSet<String>,
+    pub(super) node: Option<bool>,
+    pub(super) lists: usize,
+}
+
+impl Seen {
+    pub(super) fn services(&self) -> Vec<(&str, &str)> {
+        self.services.iter().map(|(name, address)| (name.as_str(), address.as_str())).collect()
+    }
+
+    pub(super) fn slices(&self) -> Vec<&str> {
+        self.slices.iter().map(String::as_str).collect()
+    }
+
+    fn take(&mut self, change: Change) {
+        let text = |service: &crate::state::Service| {
+            let address = service.cluster_ips.first().map(ToString::to_string);
+            (service.name.name.to_string(), address.unwrap_or_default())
+        };
+        match change {
+            Change::Services(list) => {
+                self.lists += 1;
+                self.services = list.iter().map(text).collect();
+            }
+            Change::Slices(list) => {
+                self.lists += 1;
+                self.slices = list.iter().map(|slice| slice.name.name.to_string()).collect();
+            }
+            Change::Service(service) => self.services.extend([text(&service)]),
+            Change::ServiceGone(name) => drop(self.services.remove(&*name.name)),
+            Change::Slice(slice) => drop(self.slices.insert(slice.name.name.to_string())),
+            Change::SliceGone(name) => drop(self.slices.remove(&*name.name)),
+            Change::Node(node) => self.node = Some(node.is_some()),
+        }
+    }
+}
+
+impl Lab {
+    pub(super) async fn start(server: ApiServer) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(kubeconfig(dir.path(), server.address()), Timing::default());
+        let counters = Arc::clone(&options.counters);
+        let (changes, receiver) = mpsc::channel(16);
+        let task = tokio::spawn(follow(options, Names, changes));
+        Self { server, receiver, counters, task, seen: Seen::default(), _dir: dir }
+    }
+
+    /// One Service and its slice, listed and watched.
+    pub(super) async fn with_web() -> Self {
+        let server = ApiServer::on_loopback().unwrap();
+        server.apply(json!([service("web", "10.96.0.1"), slice("web-1")])).unwrap();
+        let mut lab = Self::start(server).await;
+        lab.until("the first lists", |seen| {
+            seen.services() == [("web", "10.96.0.1")]
+                && seen.slices() == ["web-1"]
+                && seen.node == Some(false)
+        })
+        .await;
+        lab.watching().await;
+        lab
+    }
+
+    pub(super) async fn next(&mut self) -> Change {
+        let change = tokio::time::timeout(Duration::from_secs(10), self.receiver.recv()).await;
+        change.expect("a change within 10 s").expect("a source that is there")
+    }
+
+    /// Takes changes in until they add up to what is expected.
+    pub(super) async fn until(&mut self, what: &str, expected: impl Fn(&Seen) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !expected(&self.seen) {
+            let change = tokio::time::timeout_at(deadline, self.receiver.recv()).await;
+            let Ok(change) = change else { panic!("no {what} within 10 s: {:?}", self.seen) };
+            self.seen.take(change.expect("a source that is there"));
+        }
+    }
+
+    /// Whether nothing comes for a while.
+    pub(super) async fn silent(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.receiver.recv()).await.is_err()
+    }
+
+    /// Waits until all three kinds are watched.
+    pub(super) async fn watching(&self) {
+        let started = Instant::now();
+        while self.server.open_watches() < 3 {
+            assert!(started.elapsed() < Duration::from_secs(10), "no three watches within 10 s");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub(super) async fn until_requests(&self, what: &str, expected: impl Fn(&[Request]) -> bool) {
+        let started = Instant::now();
+        while !expected(&self.server.requests()) {
+            assert!(started.elapsed() < Duration::from_secs(10), "no {what} within 10 s");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// The resource version that slices were last watched from.
+    pub(super) fn slice_watch_version(&self) -> u64 {
+        let requests = self.server.requests();
+        let watch = requests.iter().rfind(|request| {
+            request.path.ends_with("/endpointslices") && request.query.contains("watch=true")
+        });
+        let query = &watch.expect("a watch of slices").query;
+        let version = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
+        version.expect("a resource version").parse().expect("a number")
+    }
+}
+
+pub(super) fn options(kubeconfig: PathBuf, timing: Timing) -> Options {
+    Options { kubeconfig: Some(kubeconfig), node_name: "n1".into(), timing, counters: Arc::default() }
+}
+
+pub(super) fn kubeconfig(dir: &Path, server: SocketAddr) -> PathBuf {
+    let path = dir.join("kubeconfig");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": format!("http://{server}")}}],
+        "users": [{"name": "test", "user": {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+pub(super) fn service(name: &str, cluster_ip: &str) -> Value {
+    json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name},
+           "spec": {"clusterIP": cluster_ip, "ports": [{"port": 80}]}})
+}
+
+pub(super) fn slice(name: &str) -> Value {
+    json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
+           "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "web"}},
+           "endpoints": [{"addresses": ["10.244.0.5"]}], "ports": [{"name": "", "port": 8080}]})
+}
+
+pub(super) fn node(name: &str) -> Value {
+    json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}})
+}
+
+/// Keeps names and cluster IPs.
+pub(super) struct Names;
+
+impl Slim for Names {
+    fn service(&mut self, object: &k8s_openapi::api::core::v1::Service) -> crate::state::Service {
+        let address = object.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
+        crate::state::Service {
+            name: name(&object.metadata),
+            created: None,
+            cluster_ips: address.parse().into_iter().collect(),
+            external_ips: vec![],
+            load_balancer_ips: vec![],
+            source_ranges: vec![],
+            ports: vec![],
+            internal_local: false,
+            external_local: false,
+            affinity_seconds: None,
+            problems: vec![],
+        }
+    }
+
+    fn slice(
+        &mut self,
+        object: &k8s_openapi::api::discovery::v1::EndpointSlice,
+    ) -> crate::state::EndpointSlice {
+        crate::state::EndpointSlice {
+            name: name(&object.metadata),
+            service: None,
+            address_type: crate::state::AddressType::V4,
+            ports: vec![],
+            endpoints: vec![],
+            triggered: None,
+            problems: vec![],
+        }
+    }
+
+    fn node(&mut self, _: &k8s_openapi::api::core::v1::Node) -> crate::state::Node {
+        crate::state::Node::default()
+    }
+}
+
+fn name(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> crate::state::ObjectName {
+    crate::state::ObjectName::new(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}

@@ -28,9 +28,8 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 
 pub use counters::Counters;
-pub use kind::Slim;
 
-use crate::state::Change;
+use crate::state::{Change, Ingest};
 use follower::Follower;
 use kind::{Nodes, Services, Slices};
 
@@ -76,14 +75,14 @@ impl Default for Timing {
 /// # Errors
 /// When the client cannot be set up: the kubeconfig cannot be read, or there is no service account. A server
 /// that does not answer is no error, it is waited for.
-pub async fn follow<S: Slim>(options: Options, slim: S, changes: mpsc::Sender<Change>) -> Result<()> {
+pub async fn follow(options: Options, changes: mpsc::Sender<Change>) -> Result<()> {
     let client = client::connect(options.kubeconfig.as_deref()).await?;
     // One for all three, so that the names they share are held once.
-    let slim = Arc::new(Mutex::new(slim));
+    let ingest = Arc::new(Mutex::new(Ingest::new(&options.node_name)));
     tokio::join!(
-        Follower::<Services, S>::new(client.clone(), &options, Arc::clone(&slim), changes.clone()).run(),
-        Follower::<Slices, S>::new(client.clone(), &options, Arc::clone(&slim), changes.clone()).run(),
-        Follower::<Nodes, S>::new(client, &options, slim, changes).run(),
+        Follower::<Services>::new(client.clone(), &options, Arc::clone(&ingest), changes.clone()).run(),
+        Follower::<Slices>::new(client.clone(), &options, Arc::clone(&ingest), changes.clone()).run(),
+        Follower::<Nodes>::new(client, &options, ingest, changes).run(),
     );
     Ok(())
 }

@@ -19,14 +19,14 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Counters, Options, Slim, Timing,
+    Counters, Options, Timing,
     backoff::{Backoff, up_to},
     kind::Kind,
     lines::{Lines, read_page},
     trouble::Trouble,
     wire::{Event, EventKind, Identity, Page},
 };
-use crate::state::{Change, ObjectName};
+use crate::state::{Change, Ingest, ObjectName};
 
 /// Objects a page.
 const PAGE: u32 = 500;
@@ -38,14 +38,14 @@ const SHORT: Duration = Duration::from_secs(1);
 const REPEAT: Duration = Duration::from_secs(60);
 
 /// Follows the objects of one kind.
-pub(super) struct Follower<K: Kind, S> {
+pub(super) struct Follower<K: Kind> {
     client: Client,
     request: Request,
     labels: Option<String>,
     fields: Option<String>,
     timing: Timing,
     counters: Arc<Counters>,
-    slim: Arc<Mutex<S>>,
+    ingest: Arc<Mutex<Ingest>>,
     changes: mpsc::Sender<Change>,
     /// Where the next watch goes on; `None` when a list is due.
     version: Option<String>,
@@ -87,21 +87,21 @@ impl<T: Into<Trouble>> From<T> for End {
     }
 }
 
-impl<K: Kind, S: Slim> Follower<K, S> {
+impl<K: Kind> Follower<K> {
     pub(super) fn new(
         client: Client,
         options: &Options,
-        slim: Arc<Mutex<S>>,
+        ingest: Arc<Mutex<Ingest>>,
         changes: mpsc::Sender<Change>,
     ) -> Self {
         Self {
             client,
             request: Request::new(K::PATH),
-            labels: K::LABELS.map(Into::into),
+            labels: K::WITHOUT_LABEL.map(|label| format!("!{label}")),
             fields: K::fields(&options.node_name),
             timing: options.timing,
             counters: Arc::clone(&options.counters),
-            slim,
+            ingest,
             changes,
             version: None,
             listed: false,
@@ -281,7 +281,7 @@ impl<K: Kind, S: Slim> Follower<K, S> {
     async fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<impl AsyncBufRead + Unpin + use<K, S>, Trouble> {
+    ) -> Result<impl AsyncBufRead + Unpin + use<K>, Trouble> {
         match timeout(self.timing.response, self.client.request_stream(request)).await {
             Ok(stream) => Ok(Box::pin(stream?)),
             Err(_) => Err(Trouble::Silent(self.timing.response)),
@@ -352,7 +352,7 @@ impl<K: Kind, S: Slim> Follower<K, S> {
         match serde_json::from_str::<K::Object>(text.get()) {
             Ok(object) => {
                 // Slimming does not fail; if it did panic in another task, what is interned is still whole.
-                let slim = K::slim(&mut *self.slim.lock().unwrap_or_else(PoisonError::into_inner), &object);
+                let slim = K::slim(&mut self.ingest.lock().unwrap_or_else(PoisonError::into_inner), &object);
                 let metadata = K::metadata(&object);
                 match K::name(&slim, metadata) {
                     name if name.name.is_empty() => Err((None, "it has no name".into())),

@@ -4,18 +4,9 @@ use k8s_openapi::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::state::{Change, EndpointSlice, Node, ObjectName, Service};
-
-/// Takes what the agent keeps out of API objects. Never fails: what of an object cannot be used is among the
-/// problems of its slim form.
-pub trait Slim: Send + 'static {
-    /// Of a Service.
-    fn service(&mut self, object: &core::Service) -> Service;
-    /// Of an EndpointSlice.
-    fn slice(&mut self, object: &discovery::EndpointSlice) -> EndpointSlice;
-    /// Of a Node.
-    fn node(&mut self, object: &core::Node) -> Node;
-}
+use crate::state::{
+    Change, EndpointSlice, HEADLESS_LABEL, Ingest, Node, ObjectName, PROXY_NAME_LABEL, Service,
+};
 
 /// A kind of objects that is followed.
 pub(super) trait Kind: Send + 'static {
@@ -28,15 +19,15 @@ pub(super) trait Kind: Send + 'static {
     const NAME: &'static str;
     /// Path of the list of all namespaces.
     const PATH: &'static str;
-    /// Label selector.
-    const LABELS: Option<&'static str>;
+    /// Label that no object may have.
+    const WITHOUT_LABEL: Option<&'static str>;
 
     /// Field selector.
     fn fields(node_name: &str) -> Option<String>;
     /// The object's metadata.
     fn metadata(object: &Self::Object) -> &ObjectMeta;
     /// What is kept of an object.
-    fn slim(slim: &mut impl Slim, object: &Self::Object) -> Self::Slim;
+    fn slim(ingest: &mut Ingest, object: &Self::Object) -> Self::Slim;
     /// The object's name; shares its text with the slim object where that has it.
     fn name(slim: &Self::Slim, metadata: &ObjectMeta) -> ObjectName;
     /// The change that brings a complete list.
@@ -56,7 +47,7 @@ impl Kind for Services {
 
     const NAME: &'static str = "Service";
     const PATH: &'static str = "/api/v1/services";
-    const LABELS: Option<&'static str> = Some("!service.kubernetes.io/service-proxy-name");
+    const WITHOUT_LABEL: Option<&'static str> = Some(PROXY_NAME_LABEL);
 
     fn fields(_: &str) -> Option<String> {
         Some("spec.clusterIP!=None".into())
@@ -66,8 +57,8 @@ impl Kind for Services {
         &object.metadata
     }
 
-    fn slim(slim: &mut impl Slim, object: &core::Service) -> Service {
-        slim.service(object)
+    fn slim(ingest: &mut Ingest, object: &core::Service) -> Service {
+        ingest.service(object)
     }
 
     fn name(slim: &Service, _: &ObjectMeta) -> ObjectName {
@@ -96,7 +87,7 @@ impl Kind for Slices {
 
     const NAME: &'static str = "EndpointSlice";
     const PATH: &'static str = "/apis/discovery.k8s.io/v1/endpointslices";
-    const LABELS: Option<&'static str> = Some("!service.kubernetes.io/headless");
+    const WITHOUT_LABEL: Option<&'static str> = Some(HEADLESS_LABEL);
 
     fn fields(_: &str) -> Option<String> {
         None
@@ -106,8 +97,8 @@ impl Kind for Slices {
         &object.metadata
     }
 
-    fn slim(slim: &mut impl Slim, object: &discovery::EndpointSlice) -> EndpointSlice {
-        slim.slice(object)
+    fn slim(ingest: &mut Ingest, object: &discovery::EndpointSlice) -> EndpointSlice {
+        ingest.slice(object)
     }
 
     fn name(slim: &EndpointSlice, _: &ObjectMeta) -> ObjectName {
@@ -136,7 +127,7 @@ impl Kind for Nodes {
 
     const NAME: &'static str = "Node";
     const PATH: &'static str = "/api/v1/nodes";
-    const LABELS: Option<&'static str> = None;
+    const WITHOUT_LABEL: Option<&'static str> = None;
 
     fn fields(node_name: &str) -> Option<String> {
         Some(format!("metadata.name={node_name}"))
@@ -146,8 +137,8 @@ impl Kind for Nodes {
         &object.metadata
     }
 
-    fn slim(slim: &mut impl Slim, object: &core::Node) -> Node {
-        slim.node(object)
+    fn slim(ingest: &mut Ingest, object: &core::Node) -> Node {
+        ingest.node(object)
     }
 
     fn name(_: &Node, metadata: &ObjectMeta) -> ObjectName {

@@ -267,7 +267,7 @@ async fn a_silent_server_is_given_up() {
         silence: Duration::from_millis(100),
     };
     let options = harness::options(kubeconfig, timing);
-    let task = tokio::spawn(follow(options, harness::Names, changes));
+    let task = tokio::spawn(follow(options, changes));
     for _ in 0..3 {
         receiver.recv().await.expect("an empty list of each kind");
     }
@@ -289,7 +289,7 @@ async fn a_kubeconfig_that_is_none_is_fatal_and_named() {
     for path in [missing, broken] {
         let (changes, _receiver) = mpsc::channel(1);
         let options = harness::options(path.clone(), Timing::default());
-        let error = follow(options, harness::Names, changes).await.unwrap_err();
+        let error = follow(options, changes).await.unwrap_err();
         assert!(format!("{error:#}").contains(&path.display().to_string()), "{error:#}");
         assert!(format!("{error:#}").contains("--kubeconfig"), "{error:#}");
     }

@@ -69,7 +69,7 @@ impl Lab {
         let options = options(kubeconfig(dir.path(), server.address()), Timing::default());
         let counters = Arc::clone(&options.counters);
         let (changes, receiver) = mpsc::channel(16);
-        let task = tokio::spawn(follow(options, Names, changes));
+        let task = tokio::spawn(follow(options, changes));
         Self { server, receiver, counters, task, seen: Seen::default(), _dir: dir }
     }
 
@@ -166,52 +166,4 @@ pub(super) fn slice(name: &str) -> Value {
 
 pub(super) fn node(name: &str) -> Value {
     json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}})
-}
-
-/// Keeps names and cluster IPs.
-pub(super) struct Names;
-
-impl Slim for Names {
-    fn service(&mut self, object: &k8s_openapi::api::core::v1::Service) -> crate::state::Service {
-        let address = object.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
-        crate::state::Service {
-            name: name(&object.metadata),
-            created: None,
-            cluster_ips: address.parse().into_iter().collect(),
-            external_ips: vec![],
-            load_balancer_ips: vec![],
-            source_ranges: vec![],
-            ports: vec![],
-            internal_local: false,
-            external_local: false,
-            affinity_seconds: None,
-            problems: vec![],
-        }
-    }
-
-    fn slice(
-        &mut self,
-        object: &k8s_openapi::api::discovery::v1::EndpointSlice,
-    ) -> crate::state::EndpointSlice {
-        crate::state::EndpointSlice {
-            name: name(&object.metadata),
-            service: None,
-            address_type: crate::state::AddressType::V4,
-            ports: vec![],
-            endpoints: vec![],
-            triggered: None,
-            problems: vec![],
-        }
-    }
-
-    fn node(&mut self, _: &k8s_openapi::api::core::v1::Node) -> crate::state::Node {
-        crate::state::Node::default()
-    }
-}
-
-fn name(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> crate::state::ObjectName {
-    crate::state::ObjectName::new(
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default(),
-    )
 }

@@ -7,6 +7,8 @@
 
 pub mod cli;
 pub mod datapath;
+pub mod logging;
 pub mod plan;
+pub mod run;
 pub mod source;
 pub mod state;

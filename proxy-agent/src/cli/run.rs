@@ -1,7 +1,157 @@
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use clap::value_parser;
+use tracing::info;
+
+use crate::{
+    datapath::{self, Capacities, DEFAULT_BPFFS, Datapath},
+    logging,
+    plan::PlannerConfig,
+    run::{self, Counters, Source},
+};
+
 /// Arguments of `proxy-agent run`.
 #[derive(clap::Args, Debug)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Kubeconfig of the API server to follow [default: the service account of the pod].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
 
-pub(super) fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not there yet")
+    /// Follow a folder of Service, EndpointSlice and Node manifests instead of an API server.
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    manifests: Option<PathBuf>,
+
+    /// Name of this node's Node object [default: the host name].
+    #[arg(long, env = "NODE_NAME", alias = "hostname-override", value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// cgroup v2 directory whose processes are served [default: the cgroup v2 mount].
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+
+    /// Directory of the pinned maps and programs, on a bpffs; mounted when it is not.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+
+    /// Frontends of each IP family that the maps hold.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    max_frontends: Option<u32>,
+
+    /// Endpoints of each IP family that the maps hold.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    max_backends: Option<u32>,
+
+    /// Places in the endpoint lists of all service ports together.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    max_slots: Option<u32>,
+
+    /// Service ports that the maps hold.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    max_services: Option<u32>,
+
+    /// How much to log, to standard error.
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
+    log_level: logging::Level,
+
+    /// What a log line looks like.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    log_format: logging::Format,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    logging::init(args.log_level, args.log_format);
+    let node_name = node_name(args.node_name.as_deref())?;
+    let options = args.datapath();
+    let source = match args.manifests {
+        Some(dir) => Source::Manifests(dir),
+        None => Source::Kube(args.kubeconfig),
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), node = node_name, ?source, "starting");
+    let mut datapath = Datapath::open(&options).context("opening the data path")?;
+    // One thread: the source hands its changes to the loop without waking another, and there is one heap to
+    // keep small. The loop holds it for the few hundred microseconds that a change takes.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the agent's runtime")?;
+    let counters = Arc::new(Counters::default());
+    runtime.block_on(run::run(&mut datapath, source, &node_name, PlannerConfig::default(), counters))
+}
+
+impl Args {
+    fn datapath(&self) -> datapath::Options {
+        let default = Capacities::default();
+        let capacities = Capacities {
+            frontends: self.max_frontends.unwrap_or(default.frontends),
+            slots: self.max_slots.unwrap_or(default.slots),
+            backends4: self.max_backends.unwrap_or(default.backends4),
+            backends6: self.max_backends.unwrap_or(default.backends6),
+            services: self.max_services.unwrap_or(default.services),
+            ..default
+        };
+        datapath::Options {
+            bpffs: self.bpffs.clone(),
+            cgroup: self.cgroup.clone(),
+            capacities,
+            ..datapath::Options::default()
+        }
+    }
+}
+
+/// The name given, else that of the host, as the kubelet makes a node name of it.
+fn node_name(given: Option<&str>) -> Result<String> {
+    let name = match given {
+        Some(name) => name.to_owned(),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .context("reading the host name from /proc/sys/kernel/hostname; --node-name NAME does without")?,
+    };
+    let name = name.trim().to_lowercase();
+    if name.is_empty() {
+        bail!(
+            "the node name is empty: give the name of this node's Node object as --node-name or in NODE_NAME"
+        );
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(flags: &[&str]) -> Result<Args, clap::Error> {
+        Command::try_parse_from([&["run"], flags].concat()).map(|command| command.args)
+    }
+
+    #[test]
+    fn node_names_are_trimmed_and_lowered() {
+        assert_eq!(node_name(Some(" Node-1\n")).unwrap(), "node-1");
+        assert!(!node_name(None).unwrap().is_empty());
+        assert!(node_name(Some(" ")).unwrap_err().to_string().contains("--node-name"));
+    }
+
+    #[test]
+    fn flags_are_as_documented() {
+        let args =
+            parse(&["--kubeconfig", "k", "--hostname-override", "n1", "--log-format", "json"]).unwrap();
+        assert_eq!(args.node_name.as_deref(), Some("n1"));
+        assert_eq!(args.log_format, logging::Format::Json);
+        assert_eq!(args.log_level, logging::Level::Info);
+        assert_eq!(args.bpffs, PathBuf::from("/sys/fs/bpf/ferroute"));
+        assert!(parse(&["--kubeconfig", "k", "--manifests", "m"]).is_err(), "one source");
+        let options = parse(&["--max-backends", "7", "--cgroup", "/c"]).unwrap().datapath();
+        assert_eq!((options.capacities.backends4, options.capacities.backends6), (7, 7));
+        assert_eq!(options.capacities.slots, Capacities::default().slots);
+        assert_eq!(options.cgroup, Some(PathBuf::from("/c")));
+        assert!(parse(&["--max-slots", "0"]).is_err(), "no map of nothing");
+        assert!(parse(&["--log-level", "loud"]).is_err());
+    }
 }

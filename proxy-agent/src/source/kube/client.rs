@@ -1,6 +1,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use http::header::{HeaderValue, USER_AGENT};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
@@ -12,6 +13,8 @@ use kube::{
 };
 use tower::{BoxError, ServiceBuilder};
 
+/// Who we are, in every request.
+const AGENT: &str = concat!("ferroute-proxy-agent/", env!("CARGO_PKG_VERSION"));
 /// How long a TCP connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing comes in is probed after this long,
@@ -49,12 +52,14 @@ async fn from_file(path: &Path) -> Result<Config> {
 
 /// kube's own stack without its retries, which would wait for minutes on a server that answers 503, and with
 /// TCP keepalive, without which a server that died silently is noticed only when a watch times out.
-fn client(config: Config) -> Result<Client> {
+fn client(mut config: Config) -> Result<Client> {
     if let Some(proxy) = &config.proxy_url {
         bail!(
             "the kubeconfig wants proxy-url {proxy}, which is not supported: take it out, or give a server that can be reached without"
         );
     }
+    // So that the API server's audit log and its administrator know who asks.
+    config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(CONNECT));

@@ -164,6 +164,26 @@ async fn an_expired_version_lists_again_and_drops_what_has_vanished() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_refused_as_gone_lists_again() {
+    let mut lab = Lab::with_web().await;
+    let before = lab.server.requests().len();
+    lab.server.refuse(Some(410));
+    lab.server.cut_streams(Cut::Clean);
+    // First the watches are refused, then the lists in pages: the next lists are asked for whole.
+    lab.until_requests("whole lists", |requests| {
+        requests[before..].iter().any(|request| {
+            request.path == "/api/v1/services"
+                && !request.query.contains("watch=")
+                && !request.query.contains("limit=")
+        })
+    })
+    .await;
+    lab.server.delete(Kind::Service, "default", "web");
+    lab.server.refuse(None);
+    lab.until("the lists", |seen| seen.lists >= 3 && seen.services().is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_server_that_was_away_is_noticed_within_seconds() {
     let mut lab = Lab::with_web().await;
     lab.server.away();

@@ -1,0 +1,191 @@
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::{Counters, Programmer, barrier};
+use crate::{
+    datapath::{RefusedReason, Report},
+    plan::{PlanChange, Planner, PlannerConfig, Problem, ServicePortId},
+    state::{Change, Dirty, Store},
+};
+
+/// Before the kernel is asked again for what it has refused: doubled with each failure, up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+
+/// Keeps a programmer in step with a source until the source ends.
+///
+/// Nothing is programmed before all objects are known. Then the difference to what is programmed already is,
+/// and after that each change as it comes: whatever has arrived while one was worked on is taken together.
+///
+/// # Errors
+/// When the programmer cannot serve at all.
+pub async fn reconcile<P: Programmer>(
+    programmer: &mut P,
+    config: PlannerConfig,
+    mut changes: Receiver<Change>,
+    counters: Arc<Counters>,
+) -> Result<()> {
+    let mut store = Store::default();
+    let Some(listed) = barrier::wait(&mut store, &mut changes).await else { return Ok(()) };
+    let mut reconciler = Reconciler {
+        programmer,
+        planner: Planner::new(config),
+        store,
+        counters,
+        again: HashSet::new(),
+        wait: RETRY_FIRST,
+        due: listed,
+    };
+    reconciler.complete(listed)?;
+    loop {
+        let due = reconciler.due;
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = sleep_until(due), if !reconciler.again.is_empty() => {
+                reconciler.try_again();
+                continue;
+            }
+        };
+        let Some(change) = change else { return Ok(()) };
+        reconciler.step(change, &mut changes).await;
+    }
+}
+
+struct Reconciler<'a, P> {
+    programmer: &'a mut P,
+    planner: Planner,
+    store: Store,
+    counters: Arc<Counters>,
+    /// Service ports that the kernel has refused.
+    again: HashSet<ServicePortId>,
+    /// The wait after the next refusal.
+    wait: Duration,
+    /// When they are tried again.
+    due: Instant,
+}
+
+impl<P: Programmer> Reconciler<'_, P> {
+    /// The first state.
+    fn complete(&mut self, listed: Instant) -> Result<()> {
+        let start = Instant::now();
+        let outcome = self.planner.plan(&self.store, &Dirty::everything());
+        self.tell(&outcome.problems);
+        let plans: Vec<_> = self.planner.plans().map(|(id, plan)| (id.clone(), Arc::clone(plan))).collect();
+        let report = self.programmer.reconcile(&plans)?;
+        self.take_in(&report);
+        info!(
+            service_ports = plans.len(),
+            frontends = report.frontends_written + report.frontends_unchanged,
+            backends = report.backends_added + report.backends_kept,
+            frontends_written = report.frontends_written,
+            frontends_removed = report.frontends_removed,
+            refused = report.refused.len(),
+            took_ms = millis(start),
+            list_to_programmed_ms = millis(listed),
+            "ready"
+        );
+        Ok(())
+    }
+
+    /// A change, and all that have come with it.
+    async fn step(&mut self, first: Change, changes: &mut Receiver<Change>) {
+        let start = Instant::now();
+        let mut taken = 1;
+        let mut dirty = self.store.apply(first);
+        // Once around the scheduler, so that the source can hand over what it has read already: no time is
+        // spent waiting for more.
+        tokio::task::yield_now().await;
+        while let Ok(change) = changes.try_recv() {
+            dirty.merge(self.store.apply(change));
+            taken += 1;
+        }
+        if dirty.is_empty() {
+            return;
+        }
+        let services =
+            if dirty.is_everything() { self.store.service_names().count() } else { dirty.services().len() };
+        let outcome = self.planner.plan(&self.store, &dirty);
+        self.tell(&outcome.problems);
+        if outcome.changes.is_empty() {
+            return;
+        }
+        let report = self.programmer.apply(&outcome.changes);
+        // Those that are refused again come back in the report.
+        for change in &outcome.changes {
+            self.again.remove(&change.id);
+        }
+        self.take_in(&report);
+        debug!(
+            changes = taken,
+            services,
+            service_ports = outcome.changes.len(),
+            frontends_written = report.frontends_written,
+            frontends_removed = report.frontends_removed,
+            backends_added = report.backends_added,
+            backends_removed = report.backends_removed,
+            took_ms = millis(start),
+            "programmed"
+        );
+    }
+
+    /// Asks the kernel again for what it has refused, as it is planned by now.
+    fn try_again(&mut self) {
+        let mut again = std::mem::take(&mut self.again);
+        let mut changes = Vec::with_capacity(again.len());
+        for (id, plan) in self.planner.plans() {
+            if again.remove(id) {
+                changes.push(PlanChange { id: id.clone(), plan: Some(Arc::clone(plan)) });
+            }
+        }
+        changes.extend(again.into_iter().map(|id| PlanChange { id, plan: None }));
+        let report = self.programmer.apply(&changes);
+        let retried = changes.len();
+        self.take_in(&report);
+        if self.again.is_empty() {
+            info!(service_ports = retried, "programmed what the kernel had refused before");
+        }
+    }
+
+    /// What a step of the programmer means for the log, the counters and the next try.
+    fn take_in(&mut self, report: &Report) {
+        self.counters.add_batch();
+        self.counters.set_waiting(report.waiting);
+        for refused in &report.refused {
+            if let RefusedReason::Kernel { .. } = refused.reason {
+                self.counters.add_sync_error();
+                self.again.insert(refused.id.clone());
+            } else {
+                self.counters.add_refused();
+            }
+            warn!(service_port = %refused.id, waiting = report.waiting, "not programmed: {}", refused.reason);
+        }
+        for problem in &report.problems {
+            self.counters.add_sync_error();
+            warn!("{problem}");
+        }
+        if self.again.is_empty() {
+            self.wait = RETRY_FIRST;
+        } else {
+            self.due = Instant::now() + self.wait;
+            self.wait = (self.wait * 2).min(RETRY_LAST);
+        }
+    }
+
+    fn tell(&self, problems: &[Problem]) {
+        for problem in problems {
+            self.counters.add_problem();
+            warn!(object = problem.object, "{}", problem.message);
+        }
+    }
+}
+
+/// Milliseconds since `start`, with three digits behind the point.
+fn millis(start: Instant) -> f64 {
+    (start.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}

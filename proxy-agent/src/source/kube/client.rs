@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use http::header::{HeaderValue, USER_AGENT};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
@@ -40,11 +40,13 @@ pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
 }
 
 async fn from_file(path: &Path) -> Result<Config> {
-    let file = Kubeconfig::read_from(path)
-        .with_context(|| format!("reading --kubeconfig {}: is it a kubeconfig file?", path.display()))?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.with_context(|| {
-        format!(
-            "using --kubeconfig {}: its current-context has to name a context with a cluster and a user",
+    // kube's messages name their causes already: a chain would say them twice.
+    let file = Kubeconfig::read_from(path).map_err(|error| {
+        anyhow!("--kubeconfig {} has to be a kubeconfig that the agent can read: {error}", path.display())
+    })?;
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| {
+        anyhow!(
+            "--kubeconfig {} needs a current-context that names a context with a cluster and a user: {error}",
             path.display()
         )
     })

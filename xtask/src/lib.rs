@@ -9,4 +9,5 @@ pub mod ebpf;
 pub mod lab;
 pub mod progress;
 pub mod toolchain;
+pub mod vm;
 pub mod workspace;

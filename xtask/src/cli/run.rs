@@ -3,9 +3,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::build;
+use crate::demo;
 use crate::progress::say;
 use crate::toolchain::Purpose;
 use crate::workspace::Workspace;
@@ -33,13 +34,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let agent = build::everything(&Workspace::find()?, Purpose::Build)?;
     match &args.kubeconfig {
-        None => demo(&agent),
+        None => demo::run(&agent),
         Some(kubeconfig) => serve(&agent, kubeconfig, args),
     }
-}
-
-fn demo(_agent: &Path) -> Result<()> {
-    bail!("this build has no demonstration; `--kubeconfig FILE` serves a cluster")
 }
 
 /// Becomes the agent: signals and the exit code are then its own.

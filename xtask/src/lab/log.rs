@@ -33,6 +33,18 @@ impl LogLine {
         let json = self.json.as_ref()?;
         json.get("fields").and_then(|fields| fields.get(name)).or_else(|| json.get(name))
     }
+
+    /// A field that is a number.
+    #[must_use]
+    pub fn number(&self, field: &str) -> Option<f64> {
+        self.field(field)?.as_f64()
+    }
+
+    /// A field that is a string.
+    #[must_use]
+    pub fn string(&self, field: &str) -> Option<&str> {
+        self.field(field)?.as_str()
+    }
 }
 
 #[derive(Debug, Default)]

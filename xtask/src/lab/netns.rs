@@ -3,13 +3,14 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use anyhow::Context;
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace that lives as long as this value (and the threads inside).
-#[derive(Debug)]
-pub(super) struct Netns(File);
+/// A network namespace that lives as long as a clone of this value (and the threads inside).
+#[derive(Clone, Debug)]
+pub(super) struct Netns(Arc<File>);
 
 impl Netns {
     /// Makes an empty namespace. A helper thread does it, because unshare() moves its caller.
@@ -19,13 +20,15 @@ impl Netns {
                 unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace (needs root)")?;
                 File::open("/proc/thread-self/ns/net").context("opening the new network namespace")
             });
-            made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(Self)
+            made.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                .map(|namespace| Self(Arc::new(namespace)))
         })
     }
 
     /// Moves the calling thread into this namespace. There is no way back: for short-lived threads.
     pub(super) fn enter(&self) -> anyhow::Result<()> {
-        setns(&self.0, CloneFlags::CLONE_NEWNET).context("entering a network namespace of the lab")
+        setns(&*self.0, CloneFlags::CLONE_NEWNET).context("entering a network namespace of the lab")
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {

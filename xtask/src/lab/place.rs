@@ -51,6 +51,13 @@ impl Place {
         self.0.addresses
     }
 
+    /// The same network, but in no node's cgroup: no agent's programs apply. What a benchmark compares with.
+    #[must_use]
+    pub fn without_programs(&self) -> Self {
+        let Inner { name, addresses, netns, cgroup: _, mounts, _lab } = &*self.0;
+        Self::new(name, *addresses, netns.clone(), None, mounts.clone(), Arc::clone(_lab))
+    }
+
     pub(super) fn netns(&self) -> &Netns {
         &self.0.netns
     }

@@ -1,0 +1,20 @@
+use anyhow::Result;
+
+use crate::vm;
+use crate::workspace::Workspace;
+
+/// Arguments of `cargo xtask vm`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Kernel series such as 5.10; otherwise every one that is tested.
+    kernels: Vec<String>,
+    /// Arguments for the test programs, such as the name of a test.
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let options =
+        vm::Options { kernels: args.kernels.clone(), arguments: args.rest.clone(), ..vm::Options::default() };
+    vm::run(&Workspace::find()?, &options)
+}

@@ -1,0 +1,6 @@
+//! End to end: the real agent and its real programs, in a lab of network namespaces, with real traffic.
+//!
+//! `cargo xtask test` builds the agent and says where it is in `FERROUTE_AGENT`. The tests need root.
+
+mod socket_path;
+mod world;

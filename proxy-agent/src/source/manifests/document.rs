@@ -108,7 +108,7 @@ impl<'a> Document<'a> {
     /// # Errors
     /// When the document is not of its syntax, or not an object at all.
     pub(super) fn objects(self) -> Result<Vec<Result<Found<'a>, Fault>>, Fault> {
-        let tree: Value = self.parse()?;
+        let mut tree: Value = self.parse()?;
         if tree.is_null() {
             return Ok(Vec::new());
         }
@@ -132,17 +132,18 @@ impl<'a> Document<'a> {
                 }
             },
         };
-        let items = match tree.get("items") {
+        let items = match tree.get_mut("items").map(std::mem::take) {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::Sequence(items)) => items,
             Some(_) => return Ok(vec![Err(fault("the items of a list are not a sequence: it is skipped"))]),
         };
-        Ok(items.iter().enumerate().filter_map(|(index, item)| self.item(index, item, items_kind)).collect())
+        let items = items.into_iter().enumerate();
+        Ok(items.filter_map(|(index, item)| self.item(index, item, items_kind)).collect())
     }
 
     /// An item of a typed list may leave its own type out, as the API server does.
-    fn item(self, index: usize, tree: &Value, kind: Option<Kind>) -> Option<Result<Found<'a>, Fault>> {
-        let kind = match (type_of(tree), kind) {
+    fn item(self, index: usize, tree: Value, kind: Option<Kind>) -> Option<Result<Found<'a>, Fault>> {
+        let kind = match (type_of(&tree), kind) {
             (Some((api_version, kind)), _) => Kind::of(api_version, kind)?,
             (None, Some(kind)) => kind,
             (None, None) => {
@@ -150,7 +151,7 @@ impl<'a> Document<'a> {
                 return Some(Err(Fault { line: Some(self.first_line()), message }));
             }
         };
-        let raw = Raw { kind, tree: tree.clone() };
+        let raw = Raw { kind, tree };
         Some(Ok(Found { document: self, item: Some(index), raw }))
     }
 

@@ -257,15 +257,13 @@ impl Folder {
 
     fn parse(&mut self, name: &str, text: &str) -> Result<Contents, Fault> {
         let mut contents = Contents::default();
-        // The syntax of the whole file before any object of it.
-        let mut found = Vec::new();
+        // One document after the other: the trees of a large file at once would take many times its size.
         for document in documents(format_of(name).unwrap_or(Format::Yaml), text)? {
-            found.extend(document.objects()?);
-        }
-        for found in found {
-            match found {
-                Ok(found) => self.take(found, &mut contents),
-                Err(fault) => contents.problems.push(fault),
+            for found in document.objects()? {
+                match found {
+                    Ok(found) => self.take(found, &mut contents),
+                    Err(fault) => contents.problems.push(fault),
+                }
             }
         }
         Ok(contents)

@@ -180,7 +180,11 @@ fn watch(watcher: &mut RecommendedWatcher, dir: &PathBuf) -> Result<(), Error> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Cancelled: the runtime is shutting down, and this task is not polled again.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

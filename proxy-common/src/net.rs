@@ -6,7 +6,7 @@ use bytemuck::{CheckedBitPattern, NoUninit, Zeroable};
 pub enum Protocol {
     /// Stands for every protocol, in the entry that answers for the ports a cluster IP does not have.
     Any = 0,
-    /// TCP, and MPTCP sockets with it.
+    /// TCP, and the subflows of MPTCP with it.
     Tcp = 6,
     /// UDP.
     Udp = 17,

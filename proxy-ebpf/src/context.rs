@@ -13,7 +13,6 @@ use proxy_common::Protocol;
 
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
-const IPPROTO_MPTCP: u32 = 262;
 
 /// The context of a cgroup socket-address program.
 pub(crate) struct SockAddr {
@@ -35,12 +34,13 @@ impl SockAddr {
         unsafe { (*self.raw).__bindgen_anon_1.sk }
     }
 
-    /// The protocol of the socket, if Services can have it.
+    /// The protocol of the socket, if Services can have it. An MPTCP socket connects through its first
+    /// subflow, which is TCP.
     #[inline(always)]
     pub(crate) fn protocol(&self) -> Option<Protocol> {
         // SAFETY: as in `socket`.
         match unsafe { read_volatile(&raw const (*self.raw).protocol) } {
-            IPPROTO_TCP | IPPROTO_MPTCP => Some(Protocol::Tcp),
+            IPPROTO_TCP => Some(Protocol::Tcp),
             IPPROTO_UDP => Some(Protocol::Udp),
             _ => None,
         }

@@ -1,7 +1,7 @@
 //! A lab with an agent on each node, and a source of API objects that they follow.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::PathBuf,
@@ -213,6 +213,18 @@ pub(crate) fn until_answered_by(place: &Place, via: Via, to: SocketAddr, endpoin
     eventually(&format!("an answer of {endpoint} at {to}"), || match place.run(|| ask(via, to)) {
         Ok(answer) if answer.endpoint == endpoint => Ok(()),
         Ok(answer) => Err(format!("{} answered", answer.endpoint)),
+        Err(failure) => Err(failure.to_string()),
+    });
+}
+
+/// Waits until `place` has had an answer from each of these endpoints.
+pub(crate) fn until_all_answer(place: &Place, via: Via, to: SocketAddr, endpoints: &[&str]) {
+    let mut left: BTreeSet<&str> = endpoints.iter().copied().collect();
+    eventually(&format!("answers of {endpoints:?} at {to}"), || match place.run(|| ask(via, to)) {
+        Ok(answer) => {
+            left.remove(answer.endpoint.as_str());
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?} have not answered")) }
+        }
         Err(failure) => Err(failure.to_string()),
     });
 }

@@ -80,8 +80,9 @@ fn command(image: &Path, initramfs: &Path) -> Command {
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
         // Not -nographic, at which the firmware sends the terminal control sequences.
         .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none", "-no-reboot"])
-        // A kernel that panics reboots at once, which ends QEMU.
-        .args(["-append", "mitigations=off quiet panic=-1 console=ttyS0"])
+        // A kernel that panics reboots at once, which ends QEMU. Of the kernel's messages only alerts are
+        // wanted, and what it says of a crash, which it says at any level: others would break test lines.
+        .args(["-append", "mitigations=off loglevel=2 panic=-1 console=ttyS0"])
         .arg("-kernel")
         .arg(image)
         .arg("-initrd")

@@ -19,6 +19,8 @@ pub(super) fn write(path: &Path, kernel: &Kernel, artifacts: &Artifacts, argumen
     let mut root = Root { archive: Writer::new(BufWriter::new(file)), folders: BTreeSet::new() };
     root.copy("init", &artifacts.xtask)?;
     root.copy(AGENT, &artifacts.agent)?;
+    // Tests of the agent's own package know it by the path that cargo built it at.
+    root.link(&artifacts.agent, AGENT)?;
     for (number, test) in artifacts.tests.iter().enumerate() {
         // Numbered, for two packages may have tests of one name.
         root.copy(&format!("{TESTS}/{number:02}-{}", artifacts::name(test)), test)?;
@@ -33,7 +35,7 @@ pub(super) fn write(path: &Path, kernel: &Kernel, artifacts: &Artifacts, argumen
         libraries.extend(program.libraries);
     }
     for library in &libraries {
-        root.copy(library.to_string_lossy().trim_start_matches('/'), library)?;
+        root.copy(&inside(library), library)?;
     }
     root.file(ARGUMENTS, &ended(arguments))?;
     root.archive.finish().with_context(|| format!("writing {}", path.display()))
@@ -51,15 +53,33 @@ impl<W: Write> Root<W> {
         self.file(to, &content)
     }
 
+    fn link(&mut self, path: &Path, target: &str) -> Result<()> {
+        let path = inside(path);
+        self.folders_above(&path)?;
+        self.archive
+            .link(&path, &format!("/{target}"))
+            .with_context(|| format!("adding {path} to an initramfs"))
+    }
+
     fn file(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.folders_above(path)?;
+        self.archive.file(path, content).with_context(|| format!("adding {path} to an initramfs"))
+    }
+
+    fn folders_above(&mut self, path: &str) -> Result<()> {
         for (end, _) in path.match_indices('/') {
             let folder = &path[..end];
             if self.folders.insert(folder.to_owned()) {
                 self.archive.folder(folder).with_context(|| format!("adding {folder} to an initramfs"))?;
             }
         }
-        self.archive.file(path, content).with_context(|| format!("adding {path} to an initramfs"))
+        Ok(())
     }
+}
+
+/// A path of this machine as one of the archive.
+fn inside(path: &Path) -> String {
+    path.to_string_lossy().trim_start_matches('/').to_owned()
 }
 
 fn ended(arguments: &[String]) -> Vec<u8> {

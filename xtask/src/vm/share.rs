@@ -9,7 +9,7 @@ use super::requirements;
 use crate::progress::capture;
 
 /// What tests call. Every machine has all but bpftool, without which tests leave out what needs it.
-const PROGRAMS: [&str; 4] = ["bpftool", "ls", "sh", "true"];
+const PROGRAMS: [&str; 6] = ["bash", "bpftool", "cat", "ls", "sh", "true"];
 
 /// A program, and the libraries that have to lie in the guest where they lie here.
 #[derive(Clone, Debug)]

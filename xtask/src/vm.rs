@@ -19,7 +19,7 @@ mod share;
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -51,8 +51,7 @@ impl Default for Options {
     }
 }
 
-/// Builds the tests and runs them on each kernel; an error if one kernel fails. The agent must have been
-/// built.
+/// Builds everything and runs the tests on each kernel; an error if one kernel fails.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
         bail!("`cargo xtask vm` knows only x86-64 kernels, and its guests run what this machine builds");
@@ -91,7 +90,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 }
 
 fn test(
-    folder: &std::path::Path,
+    folder: &Path,
     kernel: Kernel,
     artifacts: &Artifacts,
     options: &Options,

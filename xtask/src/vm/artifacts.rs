@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use crate::progress::{capture, step, stream};
+use crate::build;
+use crate::progress::{capture, step};
+use crate::toolchain::Purpose;
 use crate::workspace::Workspace;
 
 /// Programs on this machine.
@@ -28,15 +30,10 @@ struct Target {
     kind: Vec<String>,
 }
 
-/// Builds the tests and this program; the agent has to be there.
+/// Builds the eBPF programs, the agent, this program and the tests.
 pub(super) fn build(workspace: &Workspace) -> Result<Artifacts> {
-    let agent = workspace.agent();
-    if !agent.is_file() {
-        bail!("{} is not there; `cargo xtask build` makes it", agent.display());
-    }
+    let agent = build::everything(workspace, Purpose::Test)?;
     let tests = step("test programs", || {
-        // The same build as that of `cargo xtask build`, whose binary may be older than this process.
-        stream(workspace.host_cargo("build").arg("--bins"))?;
         let mut cargo = workspace.host_cargo("test");
         let messages = capture(cargo.args(["--no-run", "--message-format=json-render-diagnostics"]))?;
         let tests = integration_tests(&messages)?;
@@ -46,6 +43,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<Artifacts> {
         let summary = format!("{} to run on each kernel", tests.len());
         Ok((tests, summary))
     })?;
+    // Not the program that runs now: cargo may have built that with other flags, and not statically.
     Ok(Artifacts { xtask: agent.with_file_name("xtask"), agent, tests })
 }
 

@@ -17,8 +17,8 @@ pub(super) const ARGUMENTS: &str = "ferroute-test-arguments";
 /// follows.
 pub(super) const DONE: &str = "DONE failed=";
 
-/// Whether this process is the first of a guest that [`run`](super::run) started: then the program has
-/// to call [`init`](super::init) and nothing else.
+/// Whether this process is the first of a guest that [`run`](super::run()) started: then the program has
+/// to call [`init`](super::init()) and nothing else.
 ///
 /// To be process 1 is not enough: a container may start with any program.
 #[must_use]

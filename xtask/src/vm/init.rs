@@ -33,7 +33,7 @@ const OPEN_FILES: u64 = 524_288;
 
 /// Makes the machine ready, runs every test program, and switches the machine off.
 ///
-/// Only for the first process of a guest, see [`is_guest`](super::is_guest).
+/// Only for the first process of a guest, see [`is_guest`](super::is_guest()).
 pub fn init() -> ! {
     match prepare().and_then(|()| test()) {
         Ok(failed) => println!("{DONE}{failed}"),

@@ -15,7 +15,7 @@ use super::kernel::Kernel;
 use super::outcome::{End, Outcome, Tests, done};
 
 /// Lines of the log that are shown of a kernel that failed.
-const TAIL: usize = 60;
+const TAIL: usize = 100;
 
 /// Boots the kernel, keeps what the guest prints in `log`, and waits for the end.
 pub(super) fn boot(kernel: &Kernel, initramfs: &Path, log: &Path, timeout: Duration) -> Result<Outcome> {
@@ -109,9 +109,9 @@ mod tests {
     fn the_end_of_a_log() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let lines: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        let lines: Vec<_> = (0..150).map(|number| number.to_string()).collect();
         fs::write(&log, lines.join("\n")).unwrap();
-        assert_eq!(tail(&log).unwrap(), lines[40..].join("\n"));
+        assert_eq!(tail(&log).unwrap(), lines[50..].join("\n"));
         fs::write(&log, "one\ntwo\n").unwrap();
         assert_eq!(tail(&log).unwrap(), "one\ntwo");
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Datapath::open`] loads the programs against pinned maps, [`Datapath::reconcile`] brings the maps to
 //! the first complete state and attaches the programs, [`Datapath::apply`] follows single changes. What is
-//! pinned goes on without the agent; [`cleanup`] ends it, [`inspect`] looks at it.
+//! pinned goes on without the agent; [`cleanup()`] ends it, [`inspect()`] looks at it.
 #![deny(unsafe_code)]
 
 mod alloc;

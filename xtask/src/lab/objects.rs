@@ -111,7 +111,7 @@ impl ServiceBuilder {
     }
 }
 
-/// See [`slice`].
+/// See [`slice()`].
 #[derive(Clone, Debug)]
 pub struct SliceBuilder(Value);
 

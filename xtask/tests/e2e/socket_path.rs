@@ -3,41 +3,24 @@
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use xtask::lab::{
     Pod, Step, TcpSession, UdpSession, Via, ask, available, mapped,
-    objects::{SliceBuilder, service, slice},
+    objects::{service, slice},
 };
 
-use crate::world::{
-    From, SOURCES, World, answers, cluster_ips, eventually, until_all_answer, until_answered_by,
-    until_refused,
+use crate::{
+    fixture::web,
+    world::{
+        From, SOURCES, World, answers, cluster_ips, eventually, until_all_answer, until_answered_by,
+        until_refused,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// A dual-stack Service `name` at port 80, TCP and UDP, of these pods at 8080; with its slices.
-fn web(name: &str, addresses: (Ipv4Addr, Ipv6Addr), pods: &[&Pod]) -> Vec<Value> {
-    let ports = |slice: SliceBuilder| slice.port("tcp", "TCP", 8080).port("udp", "UDP", 8080);
-    vec![
-        service("default", name)
-            .cluster_ip(addresses.0)
-            .cluster_ip(addresses.1)
-            .port("tcp", "TCP", 80, 8080)
-            .port("udp", "UDP", 80, 8080)
-            .build(),
-        ports(slice("default", &format!("{name}-4"), name))
-            .endpoints(pods.iter().map(|pod| pod.endpoint4()))
-            .build(),
-        ports(slice("default", &format!("{name}-6"), name))
-            .endpoints(pods.iter().map(|pod| pod.endpoint6()))
-            .build(),
-    ]
-}
 
 #[test]
 fn every_kind_of_socket_reaches_an_endpoint_and_sees_the_service() {

@@ -14,11 +14,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::{
     api_server::{ApiServer, Kind},
-    lab::{Agent, AgentSpec, Answer, Failure, Lab, Manifests, Node, Place, Pod, Via, ask},
+    lab::{Agent, AgentSpec, Answer, Failure, Lab, Manifests, Node, Place, Pod, Via, ask, ask_within},
 };
 
 /// How long a change may take to be in effect, with a machine that is busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// How long one try of many may take: what is lost before a change is in effect is not worth a wait.
+pub(crate) const TRY: Duration = Duration::from_millis(250);
 
 /// Where an agent gets its objects from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,31 +213,62 @@ pub(crate) fn eventually<T, E: fmt::Display>(what: &str, mut attempt: impl FnMut
 
 /// Waits until `place` gets an answer from this endpoint.
 pub(crate) fn until_answered_by(place: &Place, via: Via, to: SocketAddr, endpoint: &str) {
-    eventually(&format!("an answer of {endpoint} at {to}"), || match place.run(|| ask(via, to)) {
-        Ok(answer) if answer.endpoint == endpoint => Ok(()),
-        Ok(answer) => Err(format!("{} answered", answer.endpoint)),
-        Err(failure) => Err(failure.to_string()),
+    eventually(&format!("an answer of {endpoint} at {to}"), || {
+        match place.run(|| ask_within(via, to, TRY)) {
+            Ok(answer) if answer.endpoint == endpoint => Ok(()),
+            Ok(answer) => Err(format!("{} answered", answer.endpoint)),
+            Err(failure) => Err(failure.to_string()),
+        }
     });
 }
 
 /// Waits until `place` has had an answer from each of these endpoints.
 pub(crate) fn until_all_answer(place: &Place, via: Via, to: SocketAddr, endpoints: &[&str]) {
     let mut left: BTreeSet<&str> = endpoints.iter().copied().collect();
-    eventually(&format!("answers of {endpoints:?} at {to}"), || match place.run(|| ask(via, to)) {
-        Ok(answer) => {
-            left.remove(answer.endpoint.as_str());
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?} have not answered")) }
+    eventually(&format!("answers of {endpoints:?} at {to}"), || {
+        match place.run(|| ask_within(via, to, TRY)) {
+            Ok(answer) => {
+                left.remove(answer.endpoint.as_str());
+                if left.is_empty() { Ok(()) } else { Err(format!("{left:?} have not answered")) }
+            }
+            Err(failure) => Err(failure.to_string()),
         }
-        Err(failure) => Err(failure.to_string()),
     });
 }
 
 /// Waits until `place` is refused.
 pub(crate) fn until_refused(place: &Place, via: Via, to: SocketAddr) {
-    eventually(&format!("a refusal at {to}"), || match place.run(|| ask(via, to)) {
-        Err(failure) if failure.refused() => Ok(()),
-        outcome => Err(described(&outcome)),
+    until_errno(place, via, to, nix::libc::ECONNREFUSED);
+}
+
+/// Waits until `place` meets what a traffic policy without an endpoint here means: it fails as if packets
+/// were dropped, but at once.
+pub(crate) fn until_dropped(place: &Place, via: Via, to: SocketAddr) {
+    let errno = if programs_set_errno() { nix::libc::ETIMEDOUT } else { nix::libc::ECONNREFUSED };
+    until_errno(place, via, to, errno);
+}
+
+/// Waits until a request fails with this error number, at once.
+fn until_errno(place: &Place, via: Via, to: SocketAddr, errno: i32) {
+    eventually(&format!("error {errno} at {to}"), || {
+        let begin = Instant::now();
+        let outcome = place.run(|| ask_within(via, to, TRY));
+        match &outcome {
+            // Without an error number it is the client's own patience that ended.
+            Err(failure) if failure.errno == Some(errno) && begin.elapsed() < TRY => Ok(()),
+            // An unconnected datagram that was sent to an address that refuses: nobody hears of it.
+            Err(failure) if via == Via::Udp && !programs_set_errno() && failure.timed_out() => Ok(()),
+            _ => Err(described(&outcome)),
+        }
     });
+}
+
+/// Kernels before 5.18 cannot be given an error number by a program.
+pub(crate) fn programs_set_errno() -> bool {
+    let name = nix::sys::utsname::uname().expect("asking the kernel for its version");
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().expect("a major version"), numbers.next().expect("a minor version")) >= (5, 18)
 }
 
 /// The endpoints that answer so many requests, each with its share.

@@ -4,5 +4,7 @@
 
 mod affinity;
 mod fixture;
+mod hints;
+mod policies;
 mod socket_path;
 mod world;

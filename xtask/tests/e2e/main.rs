@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test` builds the agent and says where it is in `FERROUTE_AGENT`. The tests need root.
 
+mod acceptance;
 mod affinity;
 mod fixture;
 mod hints;

@@ -1,0 +1,24 @@
+//! The acceptance checklist of kube-proxy's end-to-end tests, KUBE-PROXY.md section 7, by its row numbers:
+//! every row that a cluster IP is enough for. `docs/acceptance.md` has the others too.
+//!
+//! Rows that tests elsewhere cover:
+//!
+//! | row | test |
+//! | --- | --- |
+//! | 5 hairpin | `socket_path::a_pod_reaches_itself` |
+//! | 23, 77, 78 affinity | `affinity::a_client_stays_with_one_endpoint` |
+//! | 24 affinity timeout | `affinity::it_ends_after_the_timeout_and_each_request_renews_it` |
+//! | 25 switch affinity | `affinity::switched_off_it_spreads_and_switched_on_it_starts_empty` |
+//! | 31 no endpoints | `socket_path::no_endpoints_is_a_refusal_at_once` |
+//! | 33, 34 internalTrafficPolicy Local | `policies::local_serves_the_endpoints_node_and_fails_fast_elsewhere` |
+//! | 35 with endpoints in the host's network | `policies::local_with_an_endpoint_in_the_hosts_network` |
+//! | 38, 39 terminating endpoints | `policies::terminating_endpoints_serve_when_no_other_does` |
+//! | 49, 50 ports of sidecars | `services::row_051_one_name_for_different_target_ports` |
+//! | 113 to 117 hints | `hints::*` |
+
+mod endpoints;
+mod flows;
+mod segments;
+mod services;
+mod traffic;
+mod visibility;

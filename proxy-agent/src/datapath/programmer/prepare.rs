@@ -139,7 +139,7 @@ impl<T: Tables> Programmer<T> {
         }
         self.service_ports
             .take()
-            .ok_or_else(|| full(id, "SERVICES", self.capacities.services, "--max-frontends"))
+            .ok_or_else(|| full(id, "SERVICES", self.capacities.services, "--max-services"))
     }
 
     fn find_space(

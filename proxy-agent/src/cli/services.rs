@@ -87,12 +87,7 @@ mod tests {
     #[test]
     fn long_lists_are_cut_short_in_a_table() {
         let all: Vec<_> = (1..=6)
-            .map(|n| EndpointView {
-                address: [10, 0, 0, n].into(),
-                port: 80,
-                local: false,
-                backend: n.into(),
-            })
+            .map(|n| EndpointView { address: [10, 0, 0, n].into(), port: 80, backend: n.into() })
             .collect();
         assert_eq!(endpoints(&all[..1], "reject"), "10.0.0.1:80");
         assert!(endpoints(&all, "reject").ends_with("10.0.0.4:80 and 2 more"));

@@ -58,8 +58,6 @@ pub struct EndpointView {
     pub address: IpAddr,
     /// Host order.
     pub port: u16,
-    /// On this node.
-    pub local: bool,
     /// Backend id.
     pub backend: u32,
 }
@@ -157,8 +155,7 @@ fn endpoints(maps: &Maps, family: Family, range: SlotRange) -> Vec<EndpointView>
         .filter_map(|slot| {
             let id = maps.slot(slot)?;
             let backend = maps.backend(family, id).filter(|backend| is_live(backend.generation))?;
-            let local = backend.lists & EndpointList::Local as u8 != 0;
-            Some(EndpointView { address: backend.address, port: backend.port, local, backend: id })
+            Some(EndpointView { address: backend.address, port: backend.port, backend: id })
         })
         .collect();
     endpoints.sort();

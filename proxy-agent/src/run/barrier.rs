@@ -20,10 +20,11 @@ pub(super) async fn wait(store: &mut Store, changes: &mut Receiver<Change>) -> O
     while !(services && slices) {
         let change = changes.recv().await?;
         listed = Instant::now();
+        let before = (services, slices);
         services |= matches!(change, Change::Services(_));
         slices |= matches!(change, Change::Slices(_));
         store.apply(change);
-        if services != slices {
+        if services != slices && (services, slices) != before {
             let (have, wait_for) =
                 if services { ("Services", "EndpointSlices") } else { ("EndpointSlices", "Services") };
             info!("complete list of {have}, waiting for that of {wait_for}");

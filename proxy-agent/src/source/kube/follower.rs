@@ -61,8 +61,8 @@ pub(super) struct Follower<K: Kind> {
     known: HashSet<ObjectName>,
     /// Objects that cannot be read, and why.
     unreadable: HashMap<ObjectName, String>,
-    /// When trouble was last in the log; `None` while all is well.
-    troubled: Option<Instant>,
+    /// Which trouble was last in the log, and when; `None` while all is well.
+    troubled: Option<(String, Instant)>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -165,8 +165,13 @@ impl<K: Kind> Follower<K> {
         }
         if matches!(trouble, Trouble::Gone) {
             info!(kind = K::NAME, "{trouble}; listing again");
-        } else if self.troubled.is_none_or(|since| since.elapsed() >= REPEAT) {
-            self.troubled = Some(Instant::now());
+            return;
+        }
+        // A broken connection may turn into a refusal that only an operator can do something about.
+        let text = trouble.to_string();
+        let said = self.troubled.as_ref().filter(|(last, since)| *last == text && since.elapsed() < REPEAT);
+        if said.is_none() {
+            self.troubled = Some((text, Instant::now()));
             warn!(kind = K::NAME, "following {}: {trouble}; trying again, what is programmed stays", K::PATH);
         } else {
             debug!(kind = K::NAME, "following {}: {trouble}; trying again", K::PATH);

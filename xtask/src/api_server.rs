@@ -14,6 +14,7 @@ mod store;
 mod watch;
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     changed: tokio::sync::watch::Sender<u64>,
     requests: requests::Log,
     refusing: Mutex<Option<u16>>,
+    refusing_kinds: Mutex<BTreeMap<Kind, u16>>,
     serial: AtomicU64,
 }
 
@@ -68,6 +70,7 @@ impl ApiServer {
             changed: tokio::sync::watch::Sender::new(0),
             requests: requests::Log::default(),
             refusing: Mutex::default(),
+            refusing_kinds: Mutex::default(),
             serial: AtomicU64::new(1),
         });
         let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -170,6 +173,15 @@ impl ApiServer {
     /// are open stay open.
     pub fn refuse(&self, status: Option<u16>) {
         *lock(&self.shared.refusing) = status;
+    }
+
+    /// The same for the requests of one kind.
+    pub fn refuse_kind(&self, kind: Kind, status: Option<u16>) {
+        let mut kinds = lock(&self.shared.refusing_kinds);
+        match status {
+            Some(status) => kinds.insert(kind, status),
+            None => kinds.remove(&kind),
+        };
     }
 
     /// Takes the server away: its port is closed and every connection with it. What it stores is kept.

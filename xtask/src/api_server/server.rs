@@ -109,10 +109,12 @@ async fn handle(
     Query(params): Query<Params>,
 ) -> Response {
     shared.requests.add(method.as_str(), uri.path(), uri.query().unwrap_or_default());
-    if let Some(code) = *lock(&shared.refusing) {
+    let kind = Kind::at(uri.path());
+    let refused = kind.and_then(|kind| lock(&shared.refusing_kinds).get(&kind).copied());
+    if let Some(code) = refused.or(*lock(&shared.refusing)) {
         return failure(&status(code, "ServiceUnavailable", "refused by the test"));
     }
-    let Some(kind) = Kind::at(uri.path()) else {
+    let Some(kind) = kind else {
         return failure(&status(404, "NotFound", "the server could not find the requested resource"));
     };
     if method != Method::GET {

@@ -1,6 +1,6 @@
 use std::{fs, io, path::Path};
 
-use super::{CURRENT, LINKS, MAPS, SOCKETS, bpffs, names};
+use super::{CURRENT, LINKS, MAPS, SOCKETS, bpffs, lock, names};
 use crate::datapath::{Error, sys};
 
 /// Detaches and removes all that an agent pinned in `root`, and unmounts the bpffs that is mounted exactly
@@ -9,12 +9,15 @@ use crate::datapath::{Error, sys};
 /// Established connections go on: their packets do not pass the programs. New ones to Services fail.
 ///
 /// # Errors
-/// What could not be removed, by path.
+/// [`Error::InUse`] while an agent runs there: it would go on as if it were attached. What could not be
+/// removed, by path.
 pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     if !root.exists() || !bpffs::is_on_bpffs(root) {
         return Ok(removed);
     }
+    // Not held on to: an open directory would keep the bpffs from being unmounted.
+    drop(lock(root)?);
     let links = root.join(LINKS);
     for name in names(&links)? {
         let pin = links.join(&name);

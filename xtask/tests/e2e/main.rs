@@ -4,8 +4,20 @@
 
 mod acceptance;
 mod affinity;
+mod api_failures;
+mod api_objects;
+mod changes;
 mod fixture;
+mod helpers;
 mod hints;
+mod inspection;
+mod lifecycle;
+mod limits;
+mod manifests;
+mod pins;
+mod plan;
 mod policies;
+mod scale;
+mod scene;
 mod socket_path;
 mod world;

@@ -150,8 +150,19 @@ impl World {
 
     /// Starts the agent of a node and waits until it is ready.
     pub(crate) fn start_agent(&mut self, node: &str) {
+        self.launch_agent(node);
+        self.agent(node).wait_ready(SOON * 3).expect("waiting for the agent");
+    }
+
+    /// How the agent of a node is started from now on.
+    pub(crate) fn start_otherwise(&mut self, node: &str, change: impl FnOnce(AgentSpec) -> AgentSpec) {
+        let spec = change(self.specs[node].clone());
+        self.specs.insert(node.to_owned(), spec);
+    }
+
+    /// Starts the agent of a node, and does not wait for anything.
+    pub(crate) fn launch_agent(&mut self, node: &str) {
         let agent = self.specs[node].start().expect("starting an agent");
-        agent.wait_ready(SOON * 3).expect("waiting for the agent");
         self.agents.insert(node.to_owned(), agent);
     }
 
@@ -180,7 +191,8 @@ fn api_source(node: &Node) -> Source {
     Source::Api { server, folder }
 }
 
-fn agent_binary() -> PathBuf {
+/// The agent under test.
+pub(crate) fn agent_binary() -> PathBuf {
     let path = env::var_os("FERROUTE_AGENT");
     path.map(PathBuf::from).expect("FERROUTE_AGENT is not set: run `cargo xtask test`")
 }

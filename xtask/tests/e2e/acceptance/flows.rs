@@ -162,7 +162,7 @@ fn row_056_udp_sent_before_an_endpoint_is_ready_pins_nothing() {
     let unready = |endpoint: EndpointBuilder| endpoint.conditions(false, false, false);
     let member = Member::pod(&world.pod("web-1"));
     // From before there is a Service, when datagrams go wherever the address leads.
-    let sessions = web.both().map(|to| client.run(|| UdpSession::open(to, SOON)).unwrap());
+    let sessions = web.both().map(|to| client.run(|| UdpSession::open(to, Duration::from_secs(1))).unwrap());
     let send = || {
         for (session, to) in sessions.iter().zip(web.both()) {
             // Whether that is an error does not matter.

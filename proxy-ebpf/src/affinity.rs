@@ -1,7 +1,7 @@
 //! Session affinity ClientIP. On the socket path the client is the network namespace: a pod, or the host.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use proxy_common::{Affinity, Frontend};
+use proxy_common::{Affinity, Frontend, is_live};
 
 use crate::{
     context::SockAddr,
@@ -22,7 +22,9 @@ pub(crate) fn last_used<I: Ip>(ctx: &SockAddr, frontend: &Frontend) -> Option<(u
         return None;
     }
     let backend = I::backend(id)?;
+    // A choice made while the backend was being taken back is remembered with the generation of after.
     let counts = backend.generation == generation
+        && is_live(generation)
         && backend.service_port == frontend.service_port
         && backend.lists & frontend.internal_list as u8 != 0;
     if !counts {

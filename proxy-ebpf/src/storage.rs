@@ -81,6 +81,8 @@ pub(crate) fn write<I: Ip>(
     translation.backend = id;
     translation.generation = backend.generation;
     translation.family = I::FAMILY;
+    // Still set where an agent that did not count came after one that did.
+    translation.counted = 0;
 }
 
 /// The socket now goes to a destination that is no Service: what it was translated to no longer holds.

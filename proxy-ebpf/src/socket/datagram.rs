@@ -1,7 +1,7 @@
 //! A datagram of an unconnected UDP socket. The socket stays with its endpoint while it talks to one
 //! frontend, as a connection-tracking entry would have it, and picks again when that endpoint is gone.
 
-use proxy_common::{Family, Frontend, PEERS, Protocol, Translation};
+use proxy_common::{Family, Frontend, PEERS, Protocol, Translation, is_live};
 
 use super::Translated;
 use crate::{
@@ -90,10 +90,13 @@ fn is_for(kept: &Translation, (address, port): ([u8; 16], u16)) -> bool {
     kept.family != Family::None && kept.frontend_port == port && same(&kept.frontend_address, &address)
 }
 
-/// The endpoint that was chosen before, if its backend id still means it.
+/// The endpoint that was chosen before, if its backend id still means it. A choice made while the backend was
+/// being taken back was kept with the generation of after: it is not there either.
 #[inline(always)]
 fn still_there<I: Ip>(kept: &Translation, frontend: &Frontend) -> Option<Backend<I::Address>> {
     let backend = I::backend(kept.backend)?;
-    (backend.generation == kept.generation && backend.service_port == frontend.service_port)
-        .then_some(backend)
+    let still_there = backend.generation == kept.generation
+        && is_live(kept.generation)
+        && backend.service_port == frontend.service_port;
+    still_there.then_some(backend)
 }

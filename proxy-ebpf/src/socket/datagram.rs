@@ -1,7 +1,9 @@
 //! A datagram of an unconnected UDP socket. The socket stays with its endpoint while it talks to one
 //! frontend, as a connection-tracking entry would have it, and picks again when that endpoint is gone.
 
-use proxy_common::{Family, Frontend, PEERS, Protocol, Translation, is_live};
+use core::arch::asm;
+
+use proxy_common::{Family, Frontend, PEERS, Peers, Protocol, Translation, is_live};
 
 use super::Translated;
 use crate::{
@@ -10,7 +12,7 @@ use crate::{
     count::count,
     ip::{Backend, Ip},
     lookup,
-    socket::peer::same,
+    socket::peer::{halves, same},
     storage,
 };
 
@@ -18,10 +20,8 @@ use crate::{
 enum Place {
     /// In the socket's first translation.
     First,
-    /// In this one of its further translations.
+    /// In this one of its further translations; in the one that was filled longest ago for [`PEERS`].
     Further(usize),
-    /// In a further translation that is free, or that was filled longest ago.
-    AnyFurther,
 }
 
 /// The endpoint to send to. Host-order port.
@@ -39,8 +39,7 @@ pub(super) fn translate<I: Ip>(ctx: &SockAddr, address: I::Address, port: u16) -
     let (id, backend) = choose::<I>(ctx, &frontend)?;
     match place {
         Place::First => storage::remember::<I>(ctx.socket(), asked, id, &backend),
-        Place::Further(at) => keep_further::<I>(ctx, |_next| at, asked, id, &backend),
-        Place::AnyFurther => keep_further::<I>(ctx, |next| next as usize, asked, id, &backend),
+        Place::Further(at) => keep_further::<I>(ctx, at, asked, id, &backend),
     }
     count(|counters| &mut counters.translated);
     Ok(Some((backend.address, backend.port)))
@@ -52,22 +51,48 @@ fn find<'a>(ctx: &SockAddr, asked: ([u8; 16], u16)) -> (Place, Option<&'a Transl
     match storage::translation(ctx.socket()) {
         Some(kept) if is_for(kept, asked) => (Place::First, Some(kept)),
         Some(kept) if kept.family != Family::None => {
-            let Some(peers) = storage::peers(ctx.socket()) else { return (Place::AnyFurther, None) };
-            for at in 0..PEERS {
-                if let Some(kept) = peers.translations.get(at).filter(|kept| is_for(kept, asked)) {
-                    return (Place::Further(at), Some(kept));
-                }
+            let Some(peers) = storage::peers(ctx.socket()) else { return (Place::Further(PEERS), None) };
+            let at = position(peers, asked);
+            match peers.translations.get(at).filter(|kept| is_for(kept, asked)) {
+                Some(kept) => (Place::Further(at), Some(kept)),
+                None => (Place::Further(PEERS), None),
             }
-            (Place::AnyFurther, None)
         }
         _ => (Place::First, None),
     }
 }
 
+/// Which of the further translations is for this frontend; [`PEERS`] when none is.
+///
+/// Without a branch: the verifier would follow each way out of a loop through all that comes after.
+#[inline(always)]
+fn position(peers: &Peers, (address, port): ([u8; 16], u16)) -> usize {
+    let [high, low] = halves(&address);
+    let mut found = PEERS as u64;
+    let mut at = 0;
+    for kept in &peers.translations {
+        let [kept_high, kept_low] = halves(&kept.frontend_address);
+        let difference = (kept_high ^ high) | (kept_low ^ low) | u64::from(kept.frontend_port ^ port);
+        let keep = spread_sign(difference | difference.wrapping_neg());
+        found = (found & keep) | (at & !keep);
+        at += 1;
+    }
+    found as usize
+}
+
+/// All ones when the highest bit is set, and 0 otherwise; of what it can see through the compiler would make
+/// a branch.
+#[inline(always)]
+fn spread_sign(mut number: u64) -> u64 {
+    // SAFETY: an arithmetic shift of a register; it touches nothing else.
+    unsafe { asm!("{0} s>>= 63", inout(reg) number, options(pure, nomem, nostack)) };
+    number
+}
+
 #[inline(always)]
 fn keep_further<I: Ip>(
     ctx: &SockAddr,
-    place: impl FnOnce(u32) -> usize,
+    at: usize,
     asked: ([u8; 16], u16),
     id: u32,
     backend: &Backend<I::Address>,
@@ -76,8 +101,9 @@ fn keep_further<I: Ip>(
         count(|counters| &mut counters.no_socket_storage);
         return;
     };
-    let at = place(peers.next) % PEERS;
-    if at == peers.next as usize % PEERS {
+    let next = peers.next as usize % PEERS;
+    let at = if at < PEERS { at } else { next };
+    if at == next {
         peers.next = peers.next.wrapping_add(1);
     }
     if let Some(kept) = peers.translations.get_mut(at) {

@@ -59,8 +59,9 @@ pub(super) fn same(one: &[u8; 16], other: &[u8; 16]) -> bool {
     a == c && b == d
 }
 
+/// An address as two words.
 #[inline(always)]
-fn halves(address: &[u8; 16]) -> [u64; 2] {
+pub(super) fn halves(address: &[u8; 16]) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }

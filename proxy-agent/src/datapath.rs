@@ -13,6 +13,7 @@ mod hooks;
 mod inspect;
 mod mapped;
 mod maps;
+mod mounts;
 mod object;
 mod pins;
 mod programmer;

@@ -95,6 +95,12 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// Links that no agent made would be removed.
+    #[error(
+        "{} holds links of another program: name a directory of its own with --bpffs, such as {}",
+        .0.display(), .0.join("ferroute").display()
+    )]
+    NotOurs(PathBuf),
     /// Two agents would overwrite each other's maps.
     #[error(
         "another proxy-agent uses {}: stop it first, or name another directory with --bpffs",

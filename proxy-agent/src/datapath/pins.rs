@@ -47,6 +47,9 @@ impl Pins {
     /// Makes `root` a directory on a bpffs, mounting one where there is none.
     pub(crate) fn prepare(root: &Path) -> Result<Self, Error> {
         bpffs::prepare(root)?;
+        if !is_ours(root)? {
+            return Err(Error::NotOurs(root.to_owned()));
+        }
         let links = root.join(LINKS);
         fs::create_dir_all(&links).map_err(Error::path("creating directory", links))?;
         let lock = lock(root)?;
@@ -86,8 +89,7 @@ impl Pins {
                 .map_err(Error::path("pointing", &current))?;
         }
         for name in names(&self.root)? {
-            let other = name.starts_with(MAPS) || name.starts_with(SOCKETS);
-            if other && name != layout.maps && name != layout.sockets {
+            if is_map_directory(&name) && name != layout.maps && name != layout.sockets {
                 let directory = self.root.join(name);
                 fs::remove_dir_all(&directory).map_err(Error::path("removing old maps in", &directory))?;
                 tracing::info!(directory = %directory.display(), "removed the maps of an earlier layout");
@@ -183,6 +185,18 @@ fn check(path: &Path, shape: &MapShape) -> Result<(), Error> {
     Err(Error::WrongPin { path: path.to_owned(), found: found.to_string(), expected: shape.to_string() })
 }
 
+/// Whether a directory below the root holds maps of an agent, by its name.
+fn is_map_directory(name: &str) -> bool {
+    let signature = name.strip_prefix(MAPS).or_else(|| name.strip_prefix(SOCKETS));
+    signature.is_some_and(|hex| hex.len() == 8 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// False when `root` has links but no maps: an agent makes its maps first and removes them last, so the
+/// links are not an agent's.
+fn is_ours(root: &Path) -> Result<bool, Error> {
+    Ok(names(&root.join(LINKS))?.is_empty() || names(root)?.iter().any(|name| is_map_directory(name)))
+}
+
 /// Names in a directory, sorted; none when it is not there.
 fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(directory) {
@@ -205,6 +219,27 @@ mod tests {
             ("SOCKETS", MapShape::new(24, 4, 48, 0, 1)),
         ];
         Layout::new("/bpf".into(), shapes.map(|(name, shape)| (name.to_owned(), shape)).into())
+    }
+
+    #[test]
+    fn only_an_agents_directories_are_taken_for_its_own() {
+        let name = layout(10).directory().file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(is_map_directory(&name) && is_map_directory("sockets-0123abcd"));
+        for foreign in ["maps-", "maps-of-somebody", "maps-0123abcde", "sockets-old", "links", "current"] {
+            assert!(!is_map_directory(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn links_without_maps_are_somebody_elses() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |name: &str| fs::create_dir(root.path().join(name)).unwrap();
+        make(LINKS);
+        assert!(is_ours(root.path()).unwrap(), "an agent that was killed early leaves this");
+        make("links/theirs");
+        assert!(!is_ours(root.path()).unwrap());
+        make("maps-0123abcd");
+        assert!(is_ours(root.path()).unwrap());
     }
 
     #[test]

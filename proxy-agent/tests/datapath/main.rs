@@ -295,6 +295,30 @@ fn cleanup_leaves_nothing() {
 }
 
 #[test]
+fn what_others_made_is_left_alone() {
+    let Some(world) = World::new() else { return };
+    let bpffs = world.bpffs();
+    fs::create_dir_all(bpffs).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("bpf", bpffs, "bpf", flags, c"mode=0700").unwrap();
+    fs::create_dir_all(bpffs.join("links/theirs")).unwrap();
+    fs::create_dir(bpffs.join("maps-theirs")).unwrap();
+    let error = Datapath::open(&world.options()).err().expect("their links are not touched");
+    assert!(matches!(error, Error::NotOurs(_)), "{error}");
+    assert!(datapath::cleanup(bpffs).unwrap().is_empty());
+
+    fs::remove_dir(bpffs.join("links/theirs")).unwrap();
+    world.open().reconcile(&[]).unwrap();
+    let removed = datapath::cleanup(bpffs).unwrap();
+    assert!(removed.iter().any(|line| line == "link connect4"), "{removed:?}");
+    assert!(bpffs.join("maps-theirs").is_dir());
+    fs::remove_dir(bpffs.join("maps-theirs")).unwrap();
+    world.open().reconcile(&[]).unwrap();
+    datapath::cleanup(bpffs).unwrap();
+    assert!(bpffs.is_dir(), "a mount that an agent did not make stays");
+}
+
+#[test]
 fn a_quarter_million_endpoints_are_there_at_once_and_one_change_is_quick() {
     let Some(world) = World::new() else { return };
     let endpoints: Vec<String> = (0..50).map(|n| format!("10.244.{n}.7")).collect();

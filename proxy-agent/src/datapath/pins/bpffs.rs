@@ -1,13 +1,14 @@
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use crate::datapath::Error;
+use crate::datapath::{Error, mounts};
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const SYSFS_MAGIC: u64 = 0x6265_6572;
+/// What stands in the table of mounts before a bpffs that an agent mounted for itself alone.
+const OURS: &str = "ferroute";
 
 /// Makes `root` a directory on a bpffs.
 ///
@@ -20,20 +21,23 @@ pub(super) fn prepare(root: &Path) -> Result<(), Error> {
     match kind {
         BPF_FS_MAGIC => make(root),
         SYSFS_MAGIC => {
-            mount(&there)?;
+            // For everybody, as an init system would have done.
+            mount("bpf", &there)?;
             make(root)
         }
         _ => {
             make(root)?;
-            mount(root)
+            mount(OURS, root)
         }
     }
 }
 
-/// Whether a file system is mounted exactly at `root`.
-pub(super) fn is_mount_point(root: &Path) -> bool {
-    let device = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.dev());
-    device(root.to_owned()).is_ok_and(|own| device(root.join("..")).is_ok_and(|parent| parent != own))
+/// Whether a bpffs that an agent mounted is mounted exactly at `root`.
+pub(super) fn is_our_mount(root: &Path) -> bool {
+    let Ok(root) = fs::canonicalize(root) else { return false };
+    mounts::read().is_ok_and(|mounts| {
+        mounts::of_kind(&mounts, b"bpf").any(|mount| mount.source == OURS.as_bytes() && mount.point == root)
+    })
 }
 
 /// Whether the directory is on a bpffs.
@@ -49,9 +53,29 @@ fn kind(path: &Path) -> io::Result<u64> {
     Ok(rustix::fs::statfs(path)?.f_type.cast_unsigned())
 }
 
-fn mount(point: &Path) -> Result<(), Error> {
-    rustix::mount::mount("bpf", point, "bpf", rustix::mount::MountFlags::empty(), c"mode=0700")
-        .map_err(|error| Error::Mount { path: point.to_owned(), source: error.into() })?;
+fn mount(source: &str, point: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Mount { path: point.to_owned(), source };
+    // Whatever is there would be hidden: all of /sys/fs, with the cgroups, by a slip in `--bpffs`.
+    if fs::read_dir(point).map_err(failed)?.next().is_some() {
+        return Err(failed(io::ErrorKind::DirectoryNotEmpty.into()));
+    }
+    rustix::mount::mount(source, point, "bpf", rustix::mount::MountFlags::empty(), c"mode=0700")
+        .map_err(|error| failed(error.into()))?;
     tracing::info!(path = %point.display(), "mounted bpffs");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_mounted_over_what_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        let error = prepare(directory.path()).unwrap_err();
+        let Error::Mount { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::DirectoryNotEmpty);
+        assert!(!is_our_mount(directory.path()));
+    }
 }

@@ -1,10 +1,10 @@
 use std::{fs, io, path::Path};
 
-use super::{CURRENT, LINKS, MAPS, SOCKETS, bpffs, lock, names};
+use super::{CURRENT, LINKS, bpffs, is_map_directory, is_ours, lock, names};
 use crate::datapath::{Error, sys};
 
-/// Detaches and removes all that an agent pinned in `root`, and unmounts the bpffs that is mounted exactly
-/// there. Returns what was removed, one line each; nothing when there was nothing.
+/// Detaches and removes all that an agent pinned in `root`, and unmounts the bpffs that an agent mounted
+/// exactly there. Returns what was removed, one line each; nothing when there was nothing.
 ///
 /// Established connections go on: their packets do not pass the programs. New ones to Services fail.
 ///
@@ -14,6 +14,9 @@ use crate::datapath::{Error, sys};
 pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     if !root.exists() || !bpffs::is_on_bpffs(root) {
+        return Ok(removed);
+    }
+    if !is_ours(root)? {
         return Ok(removed);
     }
     // Not held on to: an open directory would keep the bpffs from being unmounted.
@@ -31,7 +34,7 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
     remove_dir(&links)?;
     let _absent = fs::remove_file(root.join(CURRENT));
     for name in names(root)? {
-        if !name.starts_with(MAPS) && !name.starts_with(SOCKETS) {
+        if !is_map_directory(&name) {
             continue;
         }
         let directory = root.join(&name);
@@ -44,16 +47,14 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
     }
     // The kernel puts files of its own (`maps.debug`) into each bpffs; only it can use a dot in a name.
     let empty = names(root)?.iter().all(|name| name.contains('.'));
-    if bpffs::is_mount_point(root) {
-        // A bpffs with something else in it is somebody else's.
-        if empty && !root.ends_with("sys/fs/bpf") {
-            rustix::mount::unmount(root, rustix::mount::UnmountFlags::empty())
-                .map_err(|error| Error::path("unmounting", root)(error.into()))?;
-            removed.push(format!("mount {}", root.display()));
-            remove_dir(root)?;
-        }
-    } else if empty {
+    // With something else in it, it is somebody else's too.
+    if empty && bpffs::is_our_mount(root) {
+        rustix::mount::unmount(root, rustix::mount::UnmountFlags::empty())
+            .map_err(|error| Error::path("unmounting", root)(error.into()))?;
+        removed.push(format!("mount {}", root.display()));
         remove_dir(root)?;
+    } else if empty && remove_dir(root).is_ok() {
+        // A mount point of somebody else's stays.
         removed.push(format!("directory {}", root.display()));
     }
     Ok(removed)

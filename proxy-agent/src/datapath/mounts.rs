@@ -1,0 +1,65 @@
+//! What is mounted.
+
+use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf};
+
+use super::Error;
+
+/// Of the thread, which may have a mount namespace of its own.
+const MOUNTS: &str = "/proc/thread-self/mounts";
+
+/// One line of the table.
+pub(crate) struct Mount<'a> {
+    /// What was said to be mounted: any text, for a file system without a device.
+    pub(crate) source: &'a [u8],
+    pub(crate) point: PathBuf,
+}
+
+/// The table.
+pub(crate) fn read() -> Result<Vec<u8>, Error> {
+    fs::read(MOUNTS).map_err(Error::path("reading", MOUNTS))
+}
+
+/// All file systems of a kind, in the order of the table.
+pub(crate) fn of_kind<'a>(table: &'a [u8], kind: &'a [u8]) -> impl Iterator<Item = Mount<'a>> + 'a {
+    table.split(|byte| *byte == b'\n').filter_map(move |line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (source, point) = (fields.next()?, fields.next()?);
+        let point = PathBuf::from(OsString::from_vec(unescape(point)));
+        (fields.next()? == kind).then_some(Mount { source, point })
+    })
+}
+
+/// The kernel writes blanks and backslashes as `\ooo`.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        let octal = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        plain.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &after[3..] } else { after };
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+        cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+        cgroup2 /sys/fs/cgroup/uni\\040fied cgroup2 rw 0 0\n\
+        none /mnt cgroup2 rw 0 0\n";
+
+    #[test]
+    fn the_hierarchy_is_found_beside_version_1() {
+        let found: Vec<_> = of_kind(TABLE, b"cgroup2").map(|mount| (mount.source, mount.point)).collect();
+        let expected: [(&[u8], PathBuf); 2] =
+            [(b"cgroup2", "/sys/fs/cgroup/uni fied".into()), (b"none", "/mnt".into())];
+        assert_eq!(found, expected);
+        assert!(of_kind(b"proc /proc proc rw 0 0\n", b"cgroup2").next().is_none());
+    }
+}

@@ -34,8 +34,8 @@ pub(super) struct Put {
     pub(super) key: FrontendKey,
     pub(super) value: Frontend,
     pub(super) before: Option<Entry>,
-    /// Index in [`Batch::done`]; `None` for an entry for unknown ports.
-    pub(super) owner: Option<usize>,
+    /// Index in [`Batch::done`].
+    pub(super) owner: usize,
 }
 
 /// A service port that is moved from `old` to `next`.
@@ -99,7 +99,7 @@ impl<T: Tables> Programmer<T> {
             }
         }
         // The entries for unknown ports last: they must not refuse what comes with them.
-        batch.puts.sort_by_key(|put| put.owner.is_none());
+        batch.puts.sort_by_key(|put| put.key.is_any_port());
         let entries: Vec<_> = batch.puts.iter().map(|put| (put.key, put.value)).collect();
         let failures = self.tables.put_frontends(&entries);
         report.frontends_written += entries.len() - failures.len();
@@ -111,10 +111,7 @@ impl<T: Tables> Programmer<T> {
                 }
                 None => self.forget_entry(key),
             }
-            match owner {
-                Some(owner) => batch.done[owner].error = Some((format!("frontend {key}"), error)),
-                None => report.problems.push(format!("frontend {key}: {error}")),
-            }
+            batch.done[owner].error = Some((format!("frontend {key}"), error));
         }
     }
 

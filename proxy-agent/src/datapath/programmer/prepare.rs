@@ -89,11 +89,11 @@ impl<T: Tables> Programmer<T> {
         let number = batch.done.len();
         for (key, frontend) in keys.iter().zip(&served) {
             let value = key.seal(entry(plan, frontend.kind, service_port, space.ranges));
-            self.put(*key, value, Some(number), batch, report);
+            self.put(*key, value, number, batch, report);
         }
         for key in &keys {
             let any = FrontendKey::any_port(key.address());
-            self.put(any, any.seal(any_port_entry()), None, batch, report);
+            self.put(any, any.seal(any_port_entry()), number, batch, report);
         }
         let next = Programmed {
             service_port,
@@ -294,7 +294,7 @@ impl<T: Tables> Programmer<T> {
         &mut self,
         key: FrontendKey,
         value: Frontend,
-        owner: Option<usize>,
+        owner: usize,
         batch: &mut Batch,
         report: &mut Report,
     ) {

@@ -386,6 +386,19 @@ fn a_frontend_that_the_kernel_refuses_is_tried_again() {
 }
 
 #[test]
+fn an_entry_for_unknown_ports_that_the_kernel_refuses_is_tried_again() {
+    let mut programmer = programmer(Capacities::default());
+    let any = FrontendKey::any_port([10, 96, 0, 1].into());
+    programmer.tables.failing.insert(any);
+    let report = programmer.apply(&[change("a", plan(&[(1, 80)], &[(1, 1)]))]);
+    assert_eq!((report.refused.len(), report.waiting), (1, 1));
+    assert_eq!(reach(&programmer, &key(1, 80)), Some(vec![1]));
+    let report = programmer.apply(&[]);
+    assert_eq!((report.refused.len(), report.waiting), (0, 0));
+    assert!(programmer.tables.frontends.contains_key(&any));
+}
+
+#[test]
 fn a_restart_keeps_ids_and_applies_the_difference() {
     let mut programmer = programmer(Capacities::default());
     programmer.apply(&[
@@ -439,7 +452,7 @@ fn what_a_killed_agent_left_half_done_is_put_right() {
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<(u8, Option<ServicePortPlan>)>),
-    /// The kernel refuses the next write of this frontend.
+    /// The kernel refuses the next write of this frontend; of the entry for unknown ports for port 79.
     Fail(u8, u16),
     Restart,
 }
@@ -463,7 +476,7 @@ fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => prop::collection::vec((0..4_u8, prop::option::weighted(0.8, any_plan())), 1..4).prop_map(Step::Apply),
-        1 => (1..4_u8, 80..82_u16).prop_map(|(address, port)| Step::Fail(address, port)),
+        1 => (1..4_u8, 79..82_u16).prop_map(|(address, port)| Step::Fail(address, port)),
         1 => Just(Step::Restart),
     ]
 }
@@ -560,7 +573,8 @@ proptest! {
                     prop_assert!(!roomy || !report.refused.iter().any(full));
                 }
                 Step::Fail(address, port) => {
-                    programmer.tables.failing.insert(key(address, port));
+                    let any = FrontendKey::any_port([10, 96, 0, address].into());
+                    programmer.tables.failing.insert(if port == 79 { any } else { key(address, port) });
                 }
                 Step::Restart => {
                     programmer.tables.failing.clear();

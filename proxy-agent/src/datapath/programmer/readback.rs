@@ -88,7 +88,9 @@ impl<T: Tables> Programmer<T> {
         value: &Frontend,
         found: &mut BTreeMap<(u32, usize), Programmed>,
     ) {
-        let entry = Entry { service_port: value.service_port, seal: bytemuck::cast(value.seal) };
+        // The programs do not believe an entry with a broken seal: whatever is planned, it is written again.
+        let seal = if key.seal(*value).seal == value.seal { value.seal } else { 0 };
+        let entry = Entry { service_port: value.service_port, seal: bytemuck::cast(seal) };
         self.frontends.insert(key, entry);
         self.frontend_counts[index(key.family())] += 1;
         if key.is_any_port() {
@@ -118,7 +120,7 @@ impl<T: Tables> Programmer<T> {
         let capacity = self.capacities.backends(family);
         let mut live: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let mut used_before = false;
-        for id in 0..capacity {
+        for id in 1..capacity {
             let generation = self.tables.generation(family, id);
             used_before |= generation != 0;
             if is_live(generation) {

@@ -399,6 +399,22 @@ fn an_entry_for_unknown_ports_that_the_kernel_refuses_is_tried_again() {
 }
 
 #[test]
+fn a_damaged_entry_is_written_again() {
+    let mut programmer = programmer(Capacities::default());
+    let state = [(id("a"), Arc::new(plan(&[(1, 80)], &[(1, 1)])))];
+    programmer.reconcile(&state);
+    let good = programmer.tables.frontends[&key(1, 80)];
+    for damaged in [Frontend { affinity_seconds: 9, ..good }, Frontend { seal: !good.seal, ..good }] {
+        programmer.tables.frontends.insert(key(1, 80), damaged);
+        programmer = restarted(programmer);
+        assert_eq!(programmer.reconcile(&state).frontends_written, 1);
+        let now = programmer.tables.frontends[&key(1, 80)];
+        assert_eq!(key(1, 80).seal(now), now);
+        assert_eq!((now.affinity_seconds, reach(&programmer, &key(1, 80))), (0, Some(vec![1])));
+    }
+}
+
+#[test]
 fn a_restart_keeps_ids_and_applies_the_difference() {
     let mut programmer = programmer(Capacities::default());
     programmer.apply(&[

@@ -34,6 +34,7 @@ impl MappedArray {
     /// The kernel does not let the array be mapped.
     pub(crate) fn new(map: OwnedFd, entries: u32, value_size: usize, writable: bool) -> io::Result<Self> {
         let stride = value_size.next_multiple_of(8);
+        assert!(CHUNK.is_multiple_of(stride), "an entry of {stride} bytes would end in the next chunk");
         let chunks = (stride * entries as usize).div_ceil(CHUNK);
         let chunks = (0..chunks).map(|_| OnceCell::new()).collect();
         let array = Self { map, chunks, entries, stride, writable };

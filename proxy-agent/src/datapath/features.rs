@@ -23,7 +23,7 @@ pub(crate) const SET_RETVAL: Feature = Feature {
     probe: || {
         // r1 = 0; call bpf_set_retval; r0 = 1; exit
         const CODE: [u64; 4] = [0x1b7, 187 << 32 | 0x85, 1 << 32 | 0xb7, 0x95];
-        sys::try_program(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, Hook::Connect4.attach_type(), &CODE).is_ok()
+        sys::takes_program(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, Hook::Connect4.attach_type(), &CODE)
     },
 };
 
@@ -51,6 +51,6 @@ impl Hook {
             Self::SockRelease => BPF_PROG_TYPE_CGROUP_SOCK,
             _ => BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
         };
-        sys::try_program(program_type, self.attach_type(), &CODE).is_ok()
+        sys::takes_program(program_type, self.attach_type(), &CODE)
     }
 }

@@ -219,9 +219,10 @@ pub(crate) fn link_detach(link: impl AsFd) -> io::Result<()> {
     bpf(LINK_DETACH, &mut raw(&link)).map(drop)
 }
 
-/// Loads a program to see whether the kernel takes it. `code` is raw instructions.
-pub(crate) fn try_program(program_type: u32, expected_attach_type: u32, code: &[u64]) -> io::Result<OwnedFd> {
-    bpf(
+/// Whether the kernel takes a program, found by loading it. `code` is raw instructions. Only `EINVAL` says
+/// that it does not: what is short of memory or of rights is no older for it, and says so at the next load.
+pub(crate) fn takes_program(program_type: u32, expected_attach_type: u32, code: &[u64]) -> bool {
+    let loaded = bpf(
         PROG_LOAD,
         &mut Program {
             program_type,
@@ -232,7 +233,8 @@ pub(crate) fn try_program(program_type: u32, expected_attach_type: u32, code: &[
             ..Program::zeroed()
         },
     )
-    .map(owned)
+    .map(owned);
+    loaded.err().is_none_or(|error| error.raw_os_error() != Some(libc::EINVAL))
 }
 
 /// Copies the value of `key` into `value`, which must be as long as the map's values are (times the

@@ -1,3 +1,5 @@
+mod killed;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -32,6 +34,8 @@ struct Memory {
     grace_periods: usize,
     /// Frontends whose next write fails.
     failing: BTreeSet<FrontendKey>,
+    /// Writes until the agent is killed: none after that gets here.
+    left: Option<usize>,
     log: Vec<String>,
 }
 
@@ -43,6 +47,18 @@ impl Memory {
                 (backend.address, backend.port)
             })
             .collect()
+    }
+
+    /// Whether the agent lives to see this write.
+    fn lives(&mut self) -> bool {
+        match &mut self.left {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
     }
 
     /// Whoever read the frontend before now may go on with it until a grace period has passed.
@@ -70,17 +86,29 @@ impl Tables for Memory {
         self.backend(family, id).map_or(0, |backend| backend.generation)
     }
     fn write_backend(&mut self, family: Family, id: u32, backend: &Backend) {
+        if !self.lives() {
+            return;
+        }
         assert!(!is_live(self.generation(family, id)), "backend {id} is overwritten while in use");
         self.backends.insert((index(family), id), *backend);
     }
     fn store_lists(&mut self, family: Family, id: u32, lists: u8) {
+        if !self.lives() {
+            return;
+        }
         self.backends.get_mut(&(index(family), id)).unwrap().lists = lists;
     }
     fn store_generation(&mut self, family: Family, id: u32, generation: u32) {
+        if !self.lives() {
+            return;
+        }
         self.backends.get_mut(&(index(family), id)).unwrap().generation = generation;
         self.log.push(format!("generation {id}"));
     }
     fn store_service_port(&mut self, family: Family, id: u32, service_port: u32) {
+        if !self.lives() {
+            return;
+        }
         self.backends.get_mut(&(index(family), id)).unwrap().service_port = service_port;
     }
     fn reset_loads(&mut self, _family: Family, _ids: &[u32]) -> Failures {
@@ -90,26 +118,43 @@ impl Tables for Memory {
         self.slots.get(&slot).copied()
     }
     fn write_slot(&mut self, slot: u32, backend: u32) {
+        if !self.lives() {
+            return;
+        }
         self.slots.insert(slot, backend);
     }
     fn filter_word(&self, word: u32) -> u64 {
         self.filter.get(&word).copied().unwrap_or(0)
     }
     fn write_filter_word(&mut self, word: u32, bits: u64) {
+        if !self.lives() {
+            return;
+        }
         self.log.push(format!("filter {}", if bits == 0 { "clear" } else { "set" }));
         self.filter.insert(word, bits);
     }
     fn put_services(&mut self, entries: &[(u32, ServicePort)]) -> Failures {
-        self.services.extend(entries.iter().copied());
+        for (id, name) in entries {
+            if self.lives() {
+                self.services.insert(*id, *name);
+            }
+        }
         Vec::new()
     }
     fn remove_services(&mut self, ids: &[u32]) -> Failures {
-        self.services.retain(|id, _| !ids.contains(id));
+        for id in ids {
+            if self.lives() {
+                self.services.remove(id);
+            }
+        }
         Vec::new()
     }
     fn put_frontends(&mut self, entries: &[(FrontendKey, Frontend)]) -> Failures {
         let mut failures = Vec::new();
         for (at, (key, value)) in entries.iter().enumerate() {
+            if !self.lives() {
+                break;
+            }
             if self.failing.remove(key) {
                 failures.push((at, io::Error::from_raw_os_error(libc::ENOMEM)));
                 continue;
@@ -132,6 +177,9 @@ impl Tables for Memory {
     }
     fn remove_frontends(&mut self, keys: &[FrontendKey]) -> Failures {
         for key in keys {
+            if !self.lives() {
+                break;
+            }
             self.remember_reader(key);
             self.log.push(format!("remove {key}"));
             assert!(self.frontends.remove(key).is_some());

@@ -17,8 +17,8 @@ pub enum EndpointList {
 
 /// Value of `BACKENDS4`: one endpoint of one service port. The index is the backend id.
 ///
-/// The agent writes a record only while no frontend refers to it, but for `lists` and `generation`, which
-/// are each one aligned store.
+/// The agent writes a record only while no frontend refers to it, but for `lists`, `generation` and
+/// `service_port` (whose id changes when session affinity is turned on or off), each in one aligned store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, CheckedBitPattern, Zeroable)]
 #[repr(C)]
 pub struct Backend4 {

@@ -23,7 +23,8 @@ pub struct Report {
     pub refused: Vec<Refused>,
     /// How many service ports wait for room now, from this step and earlier ones.
     pub waiting: usize,
-    /// Entries that could not be deleted or reset; they do no harm but take room.
+    /// Entries that could not be deleted, reset or named. They misdirect nobody: they take room, and a
+    /// service port without a name gets new backend ids when the agent is restarted.
     pub problems: Vec<String>,
     /// From the call to the last write.
     pub duration: Duration,

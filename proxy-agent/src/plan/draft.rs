@@ -34,7 +34,7 @@ pub(super) struct DraftPort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Sorted, each address and port once.
-    pub(super) frontends: Vec<PlannedFrontend>,
+    pub(super) frontends: Box<[PlannedFrontend]>,
     /// Age of the Service. A Service that does not say is younger than any that does.
     pub(super) created: Timestamp,
     /// Position in the Service's ports.
@@ -88,6 +88,7 @@ pub(super) fn draft(store: &Store, name: &ObjectName, node_addresses: &[IpAddr])
             port.name
         )
     }));
+    draft.ports.reserve_exact(service.cluster_ips.len() * served.len());
     for cluster_ip in &service.cluster_ips {
         let family = family_of(*cluster_ip);
         messages.extend(open_to_all(service, family));
@@ -163,7 +164,7 @@ fn wanted(service: &Service, cluster_ip: IpAddr, index: usize, node_addresses: &
     }
     frontends.sort_unstable();
     Wanted {
-        frontends,
+        frontends: frontends.into(),
         created: service.created.unwrap_or(Timestamp::MAX),
         index,
         node_port: port.node_port.is_some(),

@@ -48,7 +48,8 @@ pub struct Outcome {
 
 #[derive(Debug, Default)]
 struct Planned {
-    ports: Vec<PlannedPort>,
+    /// Without the spare room that a vector has: there is one a Service, for as long as the agent runs.
+    ports: Box<[PlannedPort]>,
     problems: Vec<Problem>,
     clashes: Vec<Problem>,
 }
@@ -133,7 +134,7 @@ impl Planner {
                 }
             }
         }
-        let ports: Vec<PlannedPort> = ports
+        let ports: Box<[PlannedPort]> = ports
             .into_iter()
             .map(|port| PlannedPort { id: port.id, wanted: port.wanted, plan: Arc::new(port.plan) })
             .collect();

@@ -4,6 +4,7 @@ mod barrier;
 mod counters;
 mod programmer;
 mod reconcile;
+mod said;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Counters, Programmer, barrier};
+use super::{Counters, Programmer, barrier, said::Said};
 use crate::{
     datapath::{RefusedReason, Report},
     plan::{PlanChange, Planner, PlannerConfig, Problem, ServicePortId},
@@ -17,6 +17,9 @@ use crate::{
 /// Before the kernel is asked again for what it has refused: doubled with each failure, up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
+
+/// Service ports that one step names in the log: a map that is full may refuse thousands.
+const NAMED: usize = 20;
 
 /// Keeps a programmer in step with a source until the source ends.
 ///
@@ -38,6 +41,7 @@ pub async fn reconcile<P: Programmer>(
         planner: Planner::new(config),
         store,
         counters,
+        said: Said::default(),
         again: HashSet::new(),
         wait: RETRY_FIRST,
         due: listed,
@@ -62,6 +66,7 @@ struct Reconciler<'a, P> {
     planner: Planner,
     store: Store,
     counters: Arc<Counters>,
+    said: Said,
     /// Service ports that the kernel has refused.
     again: HashSet<ServicePortId>,
     /// The wait after the next refusal.
@@ -156,14 +161,19 @@ impl<P: Programmer> Reconciler<'_, P> {
     fn take_in(&mut self, report: &Report) {
         self.counters.add_batch();
         self.counters.set_waiting(report.waiting);
-        for refused in &report.refused {
+        for (index, refused) in report.refused.iter().enumerate() {
             if let RefusedReason::Kernel { .. } = refused.reason {
                 self.counters.add_sync_error();
                 self.again.insert(refused.id.clone());
             } else {
                 self.counters.add_refused();
             }
-            warn!(service_port = %refused.id, waiting = report.waiting, "not programmed: {}", refused.reason);
+            if index < NAMED {
+                warn!(service_port = %refused.id, waiting = report.waiting, "not programmed: {}", refused.reason);
+            }
+        }
+        if let more @ 1.. = report.refused.len().saturating_sub(NAMED) {
+            warn!(waiting = report.waiting, "{more} more service ports are not programmed, not named here");
         }
         for problem in &report.problems {
             self.counters.add_sync_error();
@@ -177,10 +187,14 @@ impl<P: Programmer> Reconciler<'_, P> {
         }
     }
 
-    fn tell(&self, problems: &[Problem]) {
+    fn tell(&mut self, problems: &[Problem]) {
         for problem in problems {
             self.counters.add_problem();
-            warn!(object = problem.object, "{}", problem.message);
+            if self.said.is_news(problem) {
+                warn!(object = problem.object, "{}", problem.message);
+            } else {
+                debug!(object = problem.object, "once more: {}", problem.message);
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    sync::Mutex,
+    io::{self, Write},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -125,6 +125,36 @@ impl Lab {
     }
 }
 
+/// What this thread logs as long as it lives, at `warn` and `info`.
+struct Log {
+    text: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Log {
+    fn new() -> Self {
+        struct Writer(Arc<Mutex<Vec<u8>>>);
+        impl Write for Writer {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let text = Arc::default();
+        let writer = Arc::clone(&text);
+        let subscriber = tracing_subscriber::fmt().with_writer(move || Writer(Arc::clone(&writer))).finish();
+        Self { text, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// Lines with `part` in them.
+    fn count(&self, part: &str) -> usize {
+        let text = self.text.lock().unwrap();
+        String::from_utf8_lossy(&text).lines().filter(|line| line.contains(part)).count()
+    }
+}
+
 fn service(name: &str, address: &str) -> Service {
     let object = json!({"metadata": {"name": name, "namespace": "shop"},
         "spec": {"clusterIP": address, "clusterIPs": [address], "ports": [{"name": "http", "port": 80}]}});
@@ -167,6 +197,48 @@ async fn a_node_that_is_not_there_is_not_waited_for_for_ever() {
     assert_eq!(lab.step().await, Step::Reconcile);
     assert_eq!(start.elapsed().as_secs(), 30);
     assert_eq!(lab.endpoints("shop/web:http").unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_second_list_is_said_once() {
+    let log = Log::new();
+    let mut lab = Lab::start(0);
+    lab.send(Change::Services(vec![])).await;
+    for number in 1..20 {
+        lab.send(Change::Service(service("web", &format!("10.96.0.{number}")))).await;
+    }
+    lab.idle().await;
+    assert_eq!(log.count("waiting for that of EndpointSlices"), 1);
+}
+
+#[tokio::test]
+async fn a_problem_that_comes_and_goes_is_said_once() {
+    let log = Log::new();
+    let mut lab = Lab::ready().await;
+    lab.send(Change::Service(service("younger", "10.96.0.1"))).await;
+    assert_eq!(lab.step().await, Step::Apply);
+    for _ in 0..20 {
+        lab.send(Change::ServiceGone(ObjectName::new("shop", "web"))).await;
+        assert_eq!(lab.step().await, Step::Apply);
+        lab.send(Change::Service(service("web", "10.96.0.1"))).await;
+        assert_eq!(lab.step().await, Step::Apply);
+    }
+    assert_eq!(log.count("is not served on"), 1);
+    assert!(lab.counters.problems() >= 20, "but counted each time");
+}
+
+#[tokio::test]
+async fn what_is_refused_is_named_up_to_a_bound() {
+    let log = Log::new();
+    let mut lab = Lab::start(usize::MAX);
+    let services = (1..=100).map(|number| service(&format!("s{number}"), &format!("10.96.0.{number}")));
+    lab.send(Change::Services(services.collect())).await;
+    lab.send(Change::Slices(vec![])).await;
+    lab.send(Change::Node(None)).await;
+    assert_eq!(lab.step().await, Step::Reconcile);
+    lab.idle().await;
+    assert_eq!(log.count("not programmed: "), 20);
+    assert_eq!(log.count("80 more service ports are not programmed"), 1);
 }
 
 #[tokio::test]

@@ -56,6 +56,8 @@ pub struct Timing {
     pub watch: Duration,
     /// How much longer than that a watch may be silent.
     pub silence: Duration,
+    /// A watch that ends sooner than this and has brought nothing is a failure.
+    pub short: Duration,
 }
 
 impl Default for Timing {
@@ -66,6 +68,7 @@ impl Default for Timing {
             response: Duration::from_secs(30),
             watch: Duration::from_secs(210),
             silence: Duration::from_secs(10),
+            short: Duration::from_secs(1),
         }
     }
 }

@@ -32,9 +32,7 @@ use crate::state::{Change, Ingest, ObjectName};
 const PAGE: u32 = 500;
 /// How often a watch may bring garbage at one resource version before everything is listed again.
 const GARBAGE: u32 = 3;
-/// A watch that ends sooner than this and has brought nothing is a failure.
-const SHORT: Duration = Duration::from_secs(1);
-/// How often trouble that lasts is repeated in the log.
+/// How often trouble that lasts, or comes and goes, is repeated in the log.
 const REPEAT: Duration = Duration::from_secs(60);
 
 /// Follows the objects of one kind.
@@ -61,8 +59,10 @@ pub(super) struct Follower<K: Kind> {
     known: HashSet<ObjectName>,
     /// Objects that cannot be read, and why.
     unreadable: HashMap<ObjectName, String>,
-    /// Which trouble was last in the log, and when; `None` while all is well.
-    troubled: Option<(String, Instant)>,
+    /// Which trouble was last in the log, and when.
+    warned: Option<(String, Instant)>,
+    /// Whether the last word in the log is of trouble.
+    troubled: bool,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -110,7 +110,8 @@ impl<K: Kind> Follower<K> {
             garbage: 0,
             known: HashSet::new(),
             unreadable: HashMap::new(),
-            troubled: None,
+            warned: None,
+            troubled: false,
             kind: PhantomData,
         }
     }
@@ -120,14 +121,14 @@ impl<K: Kind> Follower<K> {
         let mut backoff = Backoff::default();
         loop {
             self.progress = false;
-            let started = Instant::now();
             let round = match self.version.clone() {
                 None => self.list().await,
                 Some(version) => {
                     let round = self.watch(&version).await;
                     // A list alone does not count: a server that can be listed but not watched must not be
-                    // listed again and again at full speed.
-                    if self.progress || started.elapsed() >= SHORT {
+                    // listed again and again at full speed. Nor does time that went by before the watch was
+                    // granted: a server that needs seconds to refuse has more to do than it can.
+                    if self.progress {
                         backoff.reset();
                     }
                     round
@@ -154,6 +155,8 @@ impl<K: Kind> Follower<K> {
             // What is being forgotten is a page of a list when there is no version to watch from.
             Trouble::Gone if self.version.is_none() => self.whole = true,
             Trouble::Gone => self.version = None,
+            // Whatever kept it from coming whole: pages are easier on the server, and may work by now.
+            _ if self.whole => self.whole = false,
             Trouble::Garbage(_) => {
                 self.garbage += 1;
                 if self.garbage >= GARBAGE {
@@ -169,9 +172,10 @@ impl<K: Kind> Follower<K> {
         }
         // A broken connection may turn into a refusal that only an operator can do something about.
         let text = trouble.to_string();
-        let said = self.troubled.as_ref().filter(|(last, since)| *last == text && since.elapsed() < REPEAT);
+        let said = self.warned.as_ref().filter(|(last, since)| *last == text && since.elapsed() < REPEAT);
         if said.is_none() {
-            self.troubled = Some((text, Instant::now()));
+            self.warned = Some((text, Instant::now()));
+            self.troubled = true;
             warn!(kind = K::NAME, "following {}: {trouble}; trying again, what is programmed stays", K::PATH);
         } else {
             debug!(kind = K::NAME, "following {}: {trouble}; trying again", K::PATH);
@@ -181,7 +185,7 @@ impl<K: Kind> Follower<K> {
     /// Something has come in from the server.
     fn all_is_well(&mut self) {
         self.progress = true;
-        if self.troubled.take().is_some() {
+        if std::mem::take(&mut self.troubled) {
             info!(kind = K::NAME, "following {} again", K::PATH);
         }
     }
@@ -263,21 +267,22 @@ impl<K: Kind> Follower<K> {
             send_initial_events: false,
         };
         let request = self.request.watch(&params, version).map_err(kube::Error::BuildRequest)?;
-        let started = Instant::now();
         let stream = tokio::select! {
             stream = self.send(request) => stream?,
             () = self.changes.closed() => return Err(End::Stopped),
         };
+        let granted = Instant::now();
         let mut lines = Lines::new(stream, ask + self.timing.silence);
         loop {
             let line = tokio::select! {
-                line = lines.next() => line?,
+                line = lines.next() => line,
                 () = self.changes.closed() => return Err(End::Stopped),
             };
-            match line {
+            self.progress |= granted.elapsed() >= self.timing.short;
+            match line? {
                 Some([]) => {}
                 Some(line) => self.event(line).await?,
-                None if self.progress || started.elapsed() >= SHORT => return Ok(()),
+                None if self.progress => return Ok(()),
                 None => return Err(Trouble::Short.into()),
             }
         }

@@ -3,8 +3,6 @@
 mod harness;
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
     sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
@@ -253,30 +251,14 @@ async fn a_malformed_object_keeps_its_last_state_and_harms_no_other() {
 #[tokio::test]
 async fn a_silent_server_is_given_up() {
     // Answers lists, then never says a word in its watches.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let watches = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&watches);
-    std::thread::spawn(move || {
-        let mut open = Vec::new();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut line = String::new();
-            BufReader::new(&stream).read_line(&mut line).unwrap();
-            if line.contains("watch=true") {
-                counted.fetch_add(1, Ordering::SeqCst);
-                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
-                open.push(stream);
-            } else {
-                let body = r#"{"metadata":{"resourceVersion":"5"},"items":null}"#;
-                write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                    body.len()
-                )
-                .unwrap();
-            }
+    let address = harness::scripted(move |request| {
+        if !request.contains("watch=true") {
+            return Some(harness::empty_list());
         }
+        counted.fetch_add(1, Ordering::SeqCst);
+        None
     });
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = harness::kubeconfig(dir.path(), address);
@@ -285,6 +267,7 @@ async fn a_silent_server_is_given_up() {
         response: Duration::from_secs(5),
         watch: Duration::from_millis(200),
         silence: Duration::from_millis(100),
+        ..Timing::default()
     };
     let options = harness::options(kubeconfig, timing);
     let task = tokio::spawn(follow(options, changes));
@@ -296,6 +279,64 @@ async fn a_silent_server_is_given_up() {
         assert!(started.elapsed() < Duration::from_secs(10), "the hung watches are not given up");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    drop(receiver);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_slowly_is_given_time() {
+    let (asked, times) = std::sync::mpsc::channel();
+    let address = harness::scripted(move |request| {
+        if !request.contains("watch=true") {
+            return Some(harness::empty_list());
+        }
+        let started = Instant::now();
+        std::thread::sleep(Duration::from_millis(60));
+        if request.contains("/services") {
+            asked.send((started, Instant::now())).unwrap();
+        }
+        Some(harness::response("500 Internal Server Error", "overloaded"))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let timing = Timing { short: Duration::from_millis(50), ..Timing::default() };
+    let options = harness::options(harness::kubeconfig(dir.path(), address), timing);
+    let (changes, receiver) = mpsc::channel(16);
+    let task = tokio::spawn(follow(options, changes));
+    let times = tokio::task::spawn_blocking(move || times.into_iter().take(5).collect::<Vec<_>>());
+    let times = times.await.unwrap();
+    let waited = times[4].0 - times[3].1;
+    // 100 to 200 ms, twice that, four times, eight times.
+    assert!(waited >= Duration::from_millis(700), "it came back after {waited:?}");
+    drop(receiver);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_list_that_does_not_come_whole_is_tried_in_pages_again() {
+    // Forgets the second page each time, and does not manage a whole list; by the third list it is well.
+    let lists = AtomicUsize::new(0);
+    let address = harness::scripted(move |request| {
+        if request.contains("watch=true") || !request.contains("/services") {
+            return Some(harness::empty_list());
+        }
+        if request.contains("continue=") {
+            return Some(harness::response("410 Gone", ""));
+        }
+        let list = lists.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(request.contains("limit="), list != 1, "list {list}: {request}");
+        Some(match list {
+            0 => harness::response("200 OK", r#"{"metadata":{"resourceVersion":"5","continue":"x"}}"#),
+            1 => harness::response("504 Gateway Timeout", ""),
+            _ => harness::empty_list(),
+        })
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let options = harness::options(harness::kubeconfig(dir.path(), address), Timing::default());
+    let (changes, mut receiver) = mpsc::channel(16);
+    let task = tokio::spawn(follow(options, changes));
+    let listed =
+        async { while !matches!(receiver.recv().await.expect("a list of Services"), Change::Services(_)) {} };
+    tokio::time::timeout(Duration::from_secs(5), listed).await.expect("a list of Services within 5 s");
     drop(receiver);
     task.await.unwrap().unwrap();
 }

@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener},
     path::Path,
     time::Instant,
 };
@@ -135,6 +136,41 @@ impl Lab {
         let version = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
         version.expect("a resource version").parse().expect("a number")
     }
+}
+
+/// A server that answers each request, which it is shown with its headers, with what `respond` says; `None`
+/// grants it, and then says nothing more.
+pub(super) fn scripted(respond: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let respond = Arc::new(respond);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, respond) = (stream.unwrap(), Arc::clone(&respond));
+            std::thread::spawn(move || {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let response = respond(&request.join("\n"));
+                let granted = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let text = response.as_deref().unwrap_or(granted);
+                // Fails when the test has seen enough.
+                if stream.write_all(text.as_bytes()).is_ok() && response.is_none() {
+                    std::thread::sleep(Duration::from_secs(3600));
+                }
+            });
+        }
+    });
+    address
+}
+
+/// The text of a response.
+pub(super) fn response(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+/// A response with a list of nothing.
+pub(super) fn empty_list() -> String {
+    response("200 OK", r#"{"metadata":{"resourceVersion":"5"},"items":null}"#)
 }
 
 pub(super) fn options(kubeconfig: PathBuf, timing: Timing) -> Options {

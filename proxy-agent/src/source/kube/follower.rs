@@ -1,6 +1,7 @@
 use std::{
     collections::{HashMap, HashSet},
     marker::PhantomData,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use tracing::{debug, info, warn};
 use super::{
     Counters, Options, Timing,
     backoff::{Backoff, up_to},
+    client::connect,
     kind::Kind,
     lines::{Lines, read_page},
     trouble::Trouble,
@@ -38,6 +40,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// Follows the objects of one kind.
 pub(super) struct Follower<K: Kind> {
     client: Client,
+    kubeconfig: Option<PathBuf>,
     request: Request,
     labels: Option<String>,
     fields: Option<String>,
@@ -96,6 +99,7 @@ impl<K: Kind> Follower<K> {
     ) -> Self {
         Self {
             client,
+            kubeconfig: options.kubeconfig.clone(),
             request: Request::new(K::PATH),
             labels: K::WITHOUT_LABEL.map(|label| format!("!{label}")),
             fields: K::fields(&options.node_name),
@@ -146,6 +150,19 @@ impl<K: Kind> Follower<K> {
                 () = tokio::time::sleep(wait) => {}
                 () = self.changes.closed() => return,
             }
+            if trouble.is_of_credentials() {
+                self.renew_client().await;
+            }
+        }
+    }
+
+    /// Reads certificates and keys again. The kubelet and others replace theirs long before they expire, but
+    /// what a client has read once it keeps.
+    async fn renew_client(&mut self) {
+        match connect(self.kubeconfig.as_deref()).await {
+            Ok(client) => self.client = client,
+            // Being written, perhaps: the old one is as good as none.
+            Err(error) => debug!(kind = K::NAME, "reading the credentials again: {error:#}"),
         }
     }
 

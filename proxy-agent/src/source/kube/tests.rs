@@ -342,6 +342,34 @@ async fn a_list_that_does_not_come_whole_is_tried_in_pages_again() {
 }
 
 #[tokio::test]
+async fn credentials_that_were_replaced_are_read_again() {
+    let address = harness::scripted(|request| {
+        let accepted = request.to_lowercase().contains("authorization: bearer fresh");
+        Some(if accepted { harness::empty_list() } else { harness::response("401 Unauthorized", "") })
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = harness::kubeconfig(dir.path(), address);
+    let give = |token: &str| {
+        let text = std::fs::read_to_string(&kubeconfig).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["users"][0]["user"] = json!({ "token": token });
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    };
+    give("stale");
+    let (changes, mut receiver) = mpsc::channel(16);
+    let task = tokio::spawn(follow(harness::options(kubeconfig.clone(), Timing::default()), changes));
+    let nothing = tokio::time::timeout(Duration::from_millis(300), receiver.recv()).await;
+    assert!(nothing.is_err(), "the token is not accepted");
+    give("fresh");
+    for _ in 0..3 {
+        let list = tokio::time::timeout(Duration::from_secs(5), receiver.recv()).await;
+        list.expect("a list of each kind with the new token").unwrap();
+    }
+    drop(receiver);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_kubeconfig_that_is_none_is_fatal_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");

@@ -35,9 +35,22 @@ impl Trouble {
         match self {
             Self::Refused(status) => {
                 let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-                Duration::from_secs(u64::from(seconds))
+                // The API server's own answer to too many requests is plain text with a header that kube does
+                // not hand on, of a second or more.
+                let least = u32::from(status.code == 429);
+                Duration::from_secs(u64::from(seconds.max(least)))
             }
             _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether other credentials, or other certificates to trust, could have made a difference.
+    pub(super) fn is_of_credentials(&self) -> bool {
+        match self {
+            Self::Refused(status) => status.code == 401,
+            // Buried in boxed errors of three libraries; their texts all name it.
+            Self::Unreachable(error) => chain(error).to_lowercase().contains("certificate"),
+            _ => false,
         }
     }
 }
@@ -75,6 +88,39 @@ fn hint(code: u16) -> &'static str {
     match code {
         401 => " (check the credentials in the kubeconfig, or the service account's token)",
         403 => " (the agent's ClusterRole has to allow list and watch on this resource)",
+        404 => " (is this the URL of an API server, and of Kubernetes 1.21 or later?)",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, seconds: u32) -> Trouble {
+        let mut status = Status::failure("no", "NoReason").with_code(code);
+        if seconds > 0 {
+            status.details =
+                serde_json::from_value(serde_json::json!({"retryAfterSeconds": seconds})).unwrap();
+        }
+        Trouble::Refused(Box::new(status))
+    }
+
+    #[test]
+    fn who_is_too_busy_is_left_alone() {
+        for (code, seconds, expected) in [(429, 0, 1), (429, 5, 5), (503, 3, 3), (503, 0, 0), (401, 0, 0)] {
+            assert_eq!(refused(code, seconds).retry_after().as_secs(), expected, "{code}, {seconds} s");
+        }
+        assert_eq!(Trouble::Short.retry_after(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_to_do_is_said() {
+        for (code, word) in [(401, "credentials"), (403, "ClusterRole"), (404, "1.21")] {
+            let text = refused(code, 0).to_string();
+            assert!(text.contains(&code.to_string()) && text.contains(word), "{text}");
+        }
+        assert!(refused(401, 0).is_of_credentials());
+        assert!(!refused(403, 0).is_of_credentials());
     }
 }

@@ -2,6 +2,7 @@
 
 mod backends;
 mod cleanup;
+mod node_name;
 mod output;
 mod plan;
 mod run;

@@ -1,9 +1,10 @@
 mod output;
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use anyhow::Context;
 
+use super::{node_name::node_name, output::Format};
 use crate::{
     plan::{Planner, PlannerConfig},
     source::manifests,
@@ -21,20 +22,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", env = "NODE_NAME", alias = "hostname-override")]
     node_name: Option<String>,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Output {
-    /// One JSON object.
-    Json,
-    /// For people.
-    Table,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let node_name = node_name(args.node_name)?;
+    let node_name = node_name(args.node_name.as_deref())?;
     let manifests = manifests::load(args.manifests, &node_name)?;
     for problem in &manifests.problems {
         eprintln!("{problem}");
@@ -51,37 +44,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let document = Document::new(planner.plans());
     let mut stdout = io::stdout().lock();
     let printed = match args.output {
-        Output::Json => document.print_json(&mut stdout),
-        Output::Table => document.print_table(&mut stdout),
+        Format::Json => document.print_json(&mut stdout),
+        Format::Table => document.print_table(&mut stdout),
     };
     match printed {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("cannot print the plan"),
-    }
-}
-
-/// The name given, or that of the host, as kube-proxy forms it: trimmed and in lower case.
-fn node_name(given: Option<String>) -> anyhow::Result<String> {
-    let name = match given {
-        Some(name) => name,
-        None => fs::read_to_string("/proc/sys/kernel/hostname")
-            .context("cannot read the host name; give the node's name with --node-name")?,
-    };
-    let name = name.trim().to_lowercase();
-    anyhow::ensure!(!name.is_empty(), "the name of the node is empty; give it with --node-name");
-    Ok(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn node_names_are_trimmed_and_lower_case() {
-        assert_eq!(node_name(Some(" Node-1\n".into())).expect("a name"), "node-1");
-        assert!(node_name(Some(" ".into())).is_err());
-        let host = node_name(None).expect("the host's name");
-        assert_eq!(host, host.trim().to_lowercase());
     }
 }

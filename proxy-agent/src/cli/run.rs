@@ -1,9 +1,10 @@
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::value_parser;
 use tracing::info;
 
+use super::node_name::node_name;
 use crate::{
     datapath::{self, Capacities, DEFAULT_BPFFS, Datapath},
     logging,
@@ -103,22 +104,6 @@ impl Args {
     }
 }
 
-/// The name given, else that of the host, as the kubelet makes a node name of it.
-fn node_name(given: Option<&str>) -> Result<String> {
-    let name = match given {
-        Some(name) => name.to_owned(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .context("reading the host name from /proc/sys/kernel/hostname; --node-name NAME does without")?,
-    };
-    let name = name.trim().to_lowercase();
-    if name.is_empty() {
-        bail!(
-            "the node name is empty: give the name of this node's Node object as --node-name or in NODE_NAME"
-        );
-    }
-    Ok(name)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -133,13 +118,6 @@ mod tests {
 
     fn parse(flags: &[&str]) -> Result<Args, clap::Error> {
         Command::try_parse_from([&["run"], flags].concat()).map(|command| command.args)
-    }
-
-    #[test]
-    fn node_names_are_trimmed_and_lowered() {
-        assert_eq!(node_name(Some(" Node-1\n")).unwrap(), "node-1");
-        assert!(!node_name(None).unwrap().is_empty());
-        assert!(node_name(Some(" ")).unwrap_err().to_string().contains("--node-name"));
     }
 
     #[test]

@@ -81,7 +81,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         .build()
         .context("starting the agent's runtime")?;
     let counters = Arc::new(Counters::default());
-    runtime.block_on(run::run(&mut datapath, source, &node_name, PlannerConfig::default(), counters))
+    let ended =
+        runtime.block_on(run::run(&mut datapath, source, &node_name, PlannerConfig::default(), counters));
+    // A file or a name that is still being read, from a server that does not answer, is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 impl Args {

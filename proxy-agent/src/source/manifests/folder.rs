@@ -218,11 +218,14 @@ impl Folder {
             let message = format!("the file cannot be read: {}: {consequence}", fault.message);
             FileState { objects: None, problems: vec![Fault { line: fault.line, message }] }
         };
-        let bytes = match fs::read(self.dir.join(name)) {
+        let path = self.dir.join(name);
+        // A folder may have such a name; and a pipe would be waited for, with all that come after it.
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return FileState::empty();
+        }
+        let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return FileState::empty(),
-            // A folder may have such a name.
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => return FileState::empty(),
             Err(error) => return broken(Fault { line: None, message: error.to_string() }),
         };
         let text = match str::from_utf8(&bytes) {

@@ -58,6 +58,22 @@ fn assert_said(dir: &Path, problems: &[FileProblem], parts: &[&str]) {
 }
 
 #[test]
+fn what_is_no_file_is_not_waited_for() {
+    let dir = folder(&[("web.yaml", &service("web", "10.96.0.1"))]);
+    fs::create_dir(dir.path().join("folder.yaml")).expect("a folder in it");
+    let pipe = dir.path().join("pipe.yaml");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .expect("a pipe");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let path = dir.path().to_owned();
+    std::thread::spawn(move || sender.send(load(path, "here")));
+    let manifests =
+        receiver.recv_timeout(Duration::from_secs(5)).expect("it does not wait").expect("a folder");
+    assert_eq!(services(&manifests.services), ["web 10.96.0.1"]);
+    assert_said(dir.path(), &manifests.problems, &[]);
+}
+
+#[test]
 fn every_document_of_every_file() {
     let two =
         format!("---\n{}---\n# nothing\n---\n{}...\n", service("b", "10.96.0.2"), slice("s", "10.0.0.1"));

@@ -5,7 +5,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use proxy_common::Protocol;
+use proxy_common::{FrontendKind, Protocol};
 
 use crate::state::ObjectName;
 
@@ -21,17 +21,41 @@ pub(super) struct Place {
 }
 
 /// Who claims a place; the least claim wins. kube-proxy leaves the winner to the order of a map
-/// (KUBE-PROXY.md 1.3); here it is the older Service, whatever the order in which they were heard of.
+/// (KUBE-PROXY.md 1.3); here it is the better right and then the older Service, whatever the order in which
+/// they were heard of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
-    /// As a node port: these are looked up after everything else (KUBE-PROXY.md 1.8).
-    pub(super) as_node_port: bool,
+    /// By what right.
+    pub(super) right: Right,
     /// Age of the Service.
     pub(super) created: Timestamp,
     /// The Service.
     pub(super) service: ObjectName,
     /// Position of the port among the Service's.
     pub(super) index: usize,
+}
+
+/// By what right a Service claims a place, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Right {
+    /// The API server gave it the address.
+    ClusterIp,
+    /// It says so itself: whoever may write a Service may put any address there (CVE-2020-8554), so this must
+    /// not take a cluster IP away from its owner, however old.
+    External,
+    /// These are looked up after everything else (KUBE-PROXY.md 1.8).
+    NodePort,
+}
+
+impl Right {
+    /// The right that comes with a frontend of this kind.
+    pub(super) fn of(kind: FrontendKind) -> Self {
+        match kind {
+            FrontendKind::ClusterIp => Self::ClusterIp,
+            FrontendKind::ExternalIp | FrontendKind::LoadBalancer => Self::External,
+            FrontendKind::NodePort => Self::NodePort,
+        }
+    }
 }
 
 /// All claims to all places.
@@ -96,19 +120,20 @@ mod tests {
     const PLACE: Place =
         Place { address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port: 80, protocol: Protocol::Tcp };
 
-    fn claim(as_node_port: bool, created: i64, name: &str, index: usize) -> Claim {
+    fn claim(right: Right, created: i64, name: &str, index: usize) -> Claim {
         let created = Timestamp::from_second(created).expect("a time");
-        Claim { as_node_port, created, service: ObjectName::new("ns", name), index }
+        Claim { right, created, service: ObjectName::new("ns", name), index }
     }
 
     #[test]
     fn the_least_claim_has_the_place_in_any_order() {
         let by_rank = [
-            claim(false, 1, "b", 0),
-            claim(false, 1, "b", 1),
-            claim(false, 1, "c", 0),
-            claim(false, 2, "a", 0),
-            claim(true, 0, "a", 0),
+            claim(Right::ClusterIp, 3, "d", 0),
+            claim(Right::External, 1, "b", 0),
+            claim(Right::External, 1, "b", 1),
+            claim(Right::External, 1, "c", 0),
+            claim(Right::External, 2, "a", 0),
+            claim(Right::NodePort, 0, "a", 0),
         ];
         for rotation in 0..by_rank.len() {
             let mut claims = Claims::default();
@@ -134,7 +159,7 @@ mod tests {
     #[test]
     fn a_loser_that_goes_changes_nothing() {
         let mut claims = Claims::default();
-        let (first, second) = (claim(false, 1, "a", 0), claim(false, 2, "b", 0));
+        let (first, second) = (claim(Right::External, 1, "a", 0), claim(Right::External, 2, "b", 0));
         claims.add(PLACE, first.clone());
         claims.add(PLACE, second.clone());
         assert_eq!(claims.remove(PLACE, &second), None);

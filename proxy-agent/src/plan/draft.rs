@@ -5,7 +5,7 @@ use proxy_common::{Family, FrontendKind, Protocol};
 
 use super::{
     PlannedFrontend, Problem, ServicePortId, ServicePortPlan,
-    claims::{Claim, Place},
+    claims::{Claim, Place, Right},
     select::{Rules, Selection, candidates, select},
 };
 use crate::state::{ObjectName, Service, ServicePort, Store, family_of};
@@ -49,7 +49,7 @@ impl Wanted {
         self.frontends.iter().map(|frontend| {
             let place = Place { address: frontend.address, port: frontend.port, protocol: id.protocol };
             let claim = Claim {
-                as_node_port: frontend.kind == FrontendKind::NodePort,
+                right: Right::of(frontend.kind),
                 created: self.created,
                 service: id.service.clone(),
                 index: self.index,

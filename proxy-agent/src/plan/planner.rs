@@ -8,7 +8,7 @@ use proxy_common::Family;
 
 use super::{
     NodePortAddresses, PlanChange, PlannedFrontend, Problem, ServicePortId, ServicePortPlan,
-    claims::{Claim, Claims, Place},
+    claims::{Claim, Claims, Place, Right},
     draft::{Draft, Wanted, draft, protocol_name, service_object},
 };
 use crate::state::{Dirty, ObjectName, Store, family_of};
@@ -221,13 +221,15 @@ fn won(claims: &Claims, port: &PlannedPort, clashes: &mut Vec<Problem>) -> Vec<P
 fn clash(port: &PlannedPort, place: Place, claim: &Claim, winner: &Claim) -> Problem {
     let why = match () {
         () if winner.service == claim.service => format!("spec.ports[{}], which comes first", winner.index),
-        () if winner.as_node_port != claim.as_node_port => {
-            format!("Service {}, which has it as an address of its own", winner.service)
+        () if winner.right != claim.right => {
+            let what =
+                if winner.right == Right::ClusterIp { "its cluster IP" } else { "an address of its own" };
+            format!("Service {}, which has it as {what}", winner.service)
         }
         () if winner.created != claim.created => format!("Service {}, which is older", winner.service),
         () => format!("Service {}, which is as old and first by name", winner.service),
     };
-    let kind = if claim.as_node_port { "node port " } else { "" };
+    let kind = if claim.right == Right::NodePort { "node port " } else { "" };
     Problem {
         object: service_object(&port.id.service),
         message: format!(

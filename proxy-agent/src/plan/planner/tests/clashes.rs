@@ -96,6 +96,33 @@ fn the_same_port_name_twice_in_a_service() {
     assert!(messages(&outcome)[0].contains("spec.ports[1] has the name \"http\""));
 }
 
+/// CVE-2020-8554: whoever may write Services must not take the addresses of others.
+#[test]
+fn an_external_ip_does_not_take_a_cluster_ip_away() {
+    let mut agent = agent();
+    let thief = |address: &str| {
+        json!({
+            "metadata": {"name": "thief", "namespace": "ns", "creationTimestamp": "2020-01-01T00:00:00Z"},
+            "spec": {"clusterIP": "10.96.0.1", "externalIPs": [address], "ports": HTTP()},
+            "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+        })
+    };
+    agent.service_with(json!({
+        "metadata": {"name": "victim", "namespace": "ns", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"clusterIP": "10.96.0.2", "ports": HTTP()},
+    }));
+    let said = messages(&agent.service_with(thief("10.96.0.2")));
+    assert_eq!(agent.frontends("victim", Family::V4), ["ClusterIp 10.96.0.2:80"]);
+    assert_eq!(agent.frontends("thief", Family::V4), ["ClusterIp 10.96.0.1:80"]);
+    assert_eq!(
+        said,
+        [
+            "Service ns/thief: spec.ports[0] is not served on 10.96.0.2:80/TCP: it belongs to Service ns/victim, \
+          which has it as its cluster IP; change either of them"
+        ]
+    );
+}
+
 /// KUBE-PROXY.md 1.8: node ports are last in the order of lookup.
 #[test]
 fn a_node_port_gives_way_to_an_address_of_its_own() {

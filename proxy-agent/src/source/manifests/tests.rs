@@ -66,7 +66,7 @@ fn what_is_no_file_is_not_waited_for() {
         .expect("a pipe");
     let (sender, receiver) = std::sync::mpsc::channel();
     let path = dir.path().to_owned();
-    std::thread::spawn(move || sender.send(load(path, "here")));
+    std::thread::spawn(move || drop(sender.send(load(path, "here"))));
     let manifests =
         receiver.recv_timeout(Duration::from_secs(5)).expect("it does not wait").expect("a folder");
     assert_eq!(services(&manifests.services), ["web 10.96.0.1"]);

@@ -39,6 +39,19 @@ pub(super) fn measure(cluster: &Cluster, services: usize, rounds: usize, report:
         })?;
         samples.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    // Each round is one such line: a slice of one endpoint, whose Service has a TCP and a UDP port.
+    let log = cluster.agent.log().all();
+    let programmed = log.iter().rev().filter(|line| line.message() == "programmed");
+    let mut in_agent: Vec<f64> =
+        programmed.take(samples.len()).filter_map(|line| line.number("took_ms")).collect();
+    report.add(Row {
+        what: "one changed EndpointSlice, in the agent, median".to_owned(),
+        services,
+        value: median(&mut in_agent),
+        unit: "ms",
+        baseline: None,
+        goal: Some(10.0),
+    });
     report.add(Row {
         what: "one changed EndpointSlice to traffic, median".to_owned(),
         services,

@@ -19,6 +19,9 @@ impl Cgroup {
     /// Opens the cgroup at `path`, or the root of the cgroup v2 hierarchy for `None`.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, Error> {
         const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+        /// The kernel numbers the directories of the hierarchy from 1, its root.
+        const ROOT: u64 = 1;
+        let looked_up = path.is_none();
         let path = match path {
             Some(path) => path.to_owned(),
             None => mounted()?,
@@ -30,6 +33,13 @@ impl Cgroup {
             return Err(Error::NotACgroup(path));
         }
         let id = directory.metadata().map_err(Error::path("inspecting cgroup", &path))?.ino();
+        if looked_up && id != ROOT {
+            tracing::warn!(
+                cgroup = %path.display(),
+                "this is not the root of the hierarchy, but what a container sees as one: only processes below \
+                 it are served; mount the host's /sys/fs/cgroup into the container, or name a directory with --cgroup"
+            );
+        }
         Ok(Self { path, directory, id })
     }
 }

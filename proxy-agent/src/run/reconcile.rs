@@ -81,7 +81,9 @@ impl<P: Programmer> Reconciler<'_, P> {
         let start = Instant::now();
         let outcome = self.planner.plan(&self.store, &Dirty::everything());
         self.tell(&outcome.problems);
-        let plans: Vec<_> = self.planner.plans().map(|(id, plan)| (id.clone(), Arc::clone(plan))).collect();
+        // To a planner that has planned nothing yet everything is a change.
+        let plans: Vec<_> =
+            outcome.changes.into_iter().filter_map(|change| Some((change.id, change.plan?))).collect();
         let report = self.programmer.reconcile(&plans)?;
         self.take_in(&report);
         info!(

@@ -65,6 +65,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
+    datapath::return_large_buffers();
     logging::init(args.log_level, args.log_format);
     let node_name = node_name(args.node_name.as_deref())?;
     let options = args.datapath();

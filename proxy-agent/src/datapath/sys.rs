@@ -1,4 +1,5 @@
-//! The BPF system calls that aya has no safe form of. With [`super::mapped`] the only unsafe code here.
+//! The BPF system calls that aya has no safe form of. With [`super::mapped`] and [`super::memory`] the only
+//! unsafe code here.
 #![expect(unsafe_code, reason = "raw system calls; everything above is safe")]
 
 use std::{

@@ -68,17 +68,16 @@ fn find<'a>(ctx: &SockAddr, asked: ([u8; 16], u16)) -> (Place, Option<&'a Transl
 ///
 /// Without a branch: the verifier would follow each way out of a loop through all that comes after.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most PEERS")]
 fn position(peers: &Peers, (address, port): ([u8; 16], u16)) -> usize {
     let [high, low] = halves(&address);
     let mut found = PEERS as u64;
-    let mut at = 0;
-    for kept in &peers.translations {
+    for (at, kept) in (0_u64..).zip(&peers.translations) {
         let [kept_high, kept_low] = halves(&kept.frontend_address);
         let difference = (kept_high ^ high) | (kept_low ^ low) | u64::from(kept.frontend_port ^ port);
         let keep = spread_sign(difference | difference.wrapping_neg());
         // Not `at ^ ((found ^ at) & keep)`: the verifier bounds that less well, and walks five times as far.
         found = (found & keep) | (at & !keep);
-        at += 1;
     }
     found as usize
 }

@@ -8,13 +8,15 @@ pub enum ClientKind {
     None = 0,
     /// The kernel's cookie of the client's network namespace: a pod, or the host as a whole.
     NetworkNamespace = 1,
+    /// The client's address, in network order and followed by zeroes: a client that is known by its packets.
+    Address = 2,
 }
 
 /// Key of `AFFINITY4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern, Zeroable)]
 #[repr(C)]
 pub struct AffinityKey4 {
-    /// Network namespace cookie in native order.
+    /// Network namespace cookie in native order, or an address.
     pub client: [u8; 8],
     /// Service port id.
     pub service_port: u32,
@@ -28,7 +30,7 @@ pub struct AffinityKey4 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern, Zeroable)]
 #[repr(C)]
 pub struct AffinityKey6 {
-    /// Network namespace cookie in native order, then zeroes.
+    /// Network namespace cookie in native order and then zeroes, or an address.
     pub client: [u8; 16],
     /// Service port id.
     pub service_port: u32,

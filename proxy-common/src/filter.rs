@@ -24,6 +24,46 @@ pub const fn filter_position6(address: [u8; 16]) -> (u32, u64) {
     position(high.wrapping_mul(SPREAD) ^ low)
 }
 
+/// Number of bytes of `FLOW_FILTER`.
+pub const FLOW_FILTER_BYTES: u32 = 1 << 17;
+
+/// In what role an address stands in `FLOW_FILTER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// Packets of some flow go to it: a frontend.
+    Frontend = 0,
+    /// Packets of some flow come from it: an endpoint.
+    Endpoint = 1,
+}
+
+/// Index in `FLOW_FILTER` of an IPv4 address (network order).
+///
+/// The programs set the byte when they open a flow, and never clear one: it answers "surely no flow" in one
+/// array read, which is what every packet that is not of a flow pays, for each of its two addresses. Bytes
+/// rather than bits, because not every kernel has an atomic or.
+#[inline(always)]
+#[must_use]
+pub const fn flow_filter_position4(address: [u8; 4], role: Role) -> u32 {
+    flow_position(u32::from_be_bytes(address) as u64, role)
+}
+
+/// Index in `FLOW_FILTER` of an IPv6 address (network order); see [`flow_filter_position4`].
+#[inline(always)]
+#[must_use]
+pub const fn flow_filter_position6(address: [u8; 16], role: Role) -> u32 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+    flow_position(high.wrapping_mul(SPREAD) ^ low, role)
+}
+
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "17 bits are left after the shift")]
+const fn flow_position(value: u64, role: Role) -> u32 {
+    ((value ^ (role as u64) << 40).wrapping_mul(SPREAD) >> (64 - FLOW_FILTER_BYTES.trailing_zeros())) as u32
+}
+
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "20 bits are left after the shift")]
 const fn position(value: u64) -> (u32, u64) {

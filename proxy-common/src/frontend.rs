@@ -5,6 +5,13 @@ use crate::{EndpointList, Protocol};
 /// Port of the entry that answers for every port a cluster IP does not serve.
 pub const ANY_PORT: u16 = 0;
 
+/// Bit of [`Frontend::flags`]: only clients inside the service port's source ranges are served. They are known
+/// by their packets: the socket path leaves such a frontend to the packet path.
+pub const FRONTEND_SOURCE_RANGES: u8 = 1 << 0;
+
+/// Bit of [`Frontend::flags`]: the address is one of the node's own.
+pub const FRONTEND_IS_LOCAL: u8 = 1 << 1;
+
 /// Service port id of the entry that answers for unknown ports; no service port has it.
 pub const NO_SERVICE_PORT: u32 = 0;
 
@@ -137,8 +144,10 @@ pub struct Frontend {
     pub when_internal_empty: WhenEmpty,
     /// What traffic from outside meets when `external` is empty.
     pub when_external_empty: WhenEmpty,
+    /// Or-ed [`FRONTEND_SOURCE_RANGES`] and [`FRONTEND_IS_LOCAL`].
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// [`seal4`] or [`seal6`] over the key and the fields above.
     ///
     /// The kernel may hand the memory of a replaced hash entry to another entry while a program still

@@ -18,8 +18,8 @@ mod storage;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{cgroup_sock, cgroup_sock_addr},
-    programs::{SockAddrContext, SockContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, SockContext, TcContext, XdpContext},
 };
 use context::SockAddr;
 
@@ -70,6 +70,31 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock(sock_release)]
 fn sock_release(ctx: SockContext) -> i32 {
     storage::release(ctx.sock)
+}
+
+#[classifier]
+fn uplink_ingress(_ctx: TcContext) -> i32 {
+    -1
+}
+
+#[classifier]
+fn uplink_egress(_ctx: TcContext) -> i32 {
+    -1
+}
+
+#[classifier]
+fn workload_ingress(_ctx: TcContext) -> i32 {
+    -1
+}
+
+#[classifier]
+fn workload_egress(_ctx: TcContext) -> i32 {
+    -1
+}
+
+#[xdp]
+fn uplink_xdp(_ctx: XdpContext) -> u32 {
+    2
 }
 
 /// Linked only if something can panic, and then the verifier refuses the program: there is no way out.

@@ -2,12 +2,13 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage},
     macros::btf_map,
 };
 use proxy_common::{
-    Affinity, AffinityKey4, AffinityKey6, Backend4, Backend6, BackendLoad, Counters, FILTER_WORDS, Frontend,
-    FrontendKey4, FrontendKey6, Peers, ServicePort, Translation,
+    Affinity, AffinityKey4, AffinityKey6, Backend4, Backend6, BackendLoad, Counters, FILTER_WORDS,
+    FLOW_FILTER_BYTES, Flow4, Flow6, FlowKey4, FlowKey6, FragmentKey4, FragmentKey6, FragmentPorts, Frontend,
+    FrontendKey4, FrontendKey6, Link, Peers, ServicePort, SourceRange4, SourceRange6, Translation,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory only for the entries there are.
@@ -63,3 +64,48 @@ pub(crate) static SERVICES: HashMap<u32, ServicePort, 131_072, ON_DEMAND> = Hash
 
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// First port and number of ports for packets that are sent in a client's place.
+#[unsafe(no_mangle)]
+pub(crate) static SOURCE_PORT_FIRST: Global<u32> = Global::new(1024);
+#[unsafe(no_mangle)]
+pub(crate) static SOURCE_PORT_COUNT: Global<u32> = Global::new(28_976);
+
+/// Cookie of the network namespace in which node ports answer on loopback addresses: the agent's own; 0 for none.
+#[unsafe(no_mangle)]
+pub(crate) static HOST_NETNS: Global<u64> = Global::new(0);
+
+/// 1 when the kernel has `bpf_ktime_get_coarse_ns` (5.11).
+#[unsafe(no_mangle)]
+pub(crate) static HAS_COARSE_CLOCK: Global<u32> = Global::new(0);
+
+/// Flows whose client went on after an answer. Nothing is ever evicted.
+#[btf_map]
+pub(crate) static FLOWS4: HashMap<FlowKey4, Flow4, 524_288, ON_DEMAND> = HashMap::new();
+#[btf_map]
+pub(crate) static FLOWS6: HashMap<FlowKey6, Flow6, 524_288, ON_DEMAND> = HashMap::new();
+
+/// All others: a flood of them pushes out only its like.
+#[btf_map]
+pub(crate) static NEW_FLOWS4: LruHashMap<FlowKey4, Flow4, 65_536> = LruHashMap::new();
+#[btf_map]
+pub(crate) static NEW_FLOWS6: LruHashMap<FlowKey6, Flow6, 65_536> = LruHashMap::new();
+
+/// 1 at the hash of each address that some flow has come to or from.
+#[btf_map]
+pub(crate) static FLOW_FILTER: Array<u8, { FLOW_FILTER_BYTES as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static FRAGMENTS4: LruHashMap<FragmentKey4, FragmentPorts, 8_192> = LruHashMap::new();
+#[btf_map]
+pub(crate) static FRAGMENTS6: LruHashMap<FragmentKey6, FragmentPorts, 8_192> = LruHashMap::new();
+
+/// Value 1 for each range.
+#[btf_map]
+pub(crate) static SOURCE_RANGES4: LpmTrie<SourceRange4, u8, 65_536> = LpmTrie::new();
+#[btf_map]
+pub(crate) static SOURCE_RANGES6: LpmTrie<SourceRange6, u8, 65_536> = LpmTrie::new();
+
+/// Interface index → what the link leads to.
+#[btf_map]
+pub(crate) static LINKS: HashMap<u32, Link, 16_384, ON_DEMAND> = HashMap::new();

@@ -67,6 +67,18 @@ fn counters_json(counters: &Counters) -> serde_json::Value {
         repicked,
         no_socket_storage,
         bad_slot,
+        flows_opened,
+        flows_confirmed,
+        flow_map_full,
+        source_ports_exhausted,
+        source_range_denied,
+        icmp_sent,
+        icmp_suppressed,
+        icmp_translated,
+        fragment_unknown,
+        malformed,
+        unroutable,
+        xdp_forwarded,
     } = counters;
     json!({
         "translated": translated,
@@ -77,6 +89,18 @@ fn counters_json(counters: &Counters) -> serde_json::Value {
         "repicked": repicked,
         "noSocketStorage": no_socket_storage,
         "badSlot": bad_slot,
+        "flowsOpened": flows_opened,
+        "flowsConfirmed": flows_confirmed,
+        "flowMapFull": flow_map_full,
+        "sourcePortsExhausted": source_ports_exhausted,
+        "sourceRangeDenied": source_range_denied,
+        "icmpSent": icmp_sent,
+        "icmpSuppressed": icmp_suppressed,
+        "icmpTranslated": icmp_translated,
+        "fragmentUnknown": fragment_unknown,
+        "malformed": malformed,
+        "unroutable": unroutable,
+        "xdpForwarded": xdp_forwarded,
     })
 }
 

@@ -37,24 +37,22 @@ pub enum Role {
     Endpoint = 1,
 }
 
-/// Index in `FLOW_FILTER` of an IPv4 address (network order).
+/// Index in `FLOW_FILTER` of an IPv4 address, a word in network order.
 ///
 /// The programs set the byte when they open a flow, and never clear one: it answers "surely no flow" in one
 /// array read, which is what every packet that is not of a flow pays, for each of its two addresses. Bytes
 /// rather than bits, because not every kernel has an atomic or.
 #[inline(always)]
 #[must_use]
-pub const fn flow_filter_position4(address: [u8; 4], role: Role) -> u32 {
-    flow_position(u32::from_be_bytes(address) as u64, role)
+pub const fn flow_filter_position4([word]: [u32; 1], role: Role) -> u32 {
+    flow_position(word as u64, role)
 }
 
-/// Index in `FLOW_FILTER` of an IPv6 address (network order); see [`flow_filter_position4`].
+/// Index in `FLOW_FILTER` of an IPv6 address, four words in network order; see [`flow_filter_position4`].
 #[inline(always)]
 #[must_use]
-pub const fn flow_filter_position6(address: [u8; 16], role: Role) -> u32 {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+pub const fn flow_filter_position6([a, b, c, d]: [u32; 4], role: Role) -> u32 {
+    let (high, low) = ((b as u64) << 32 | a as u64, (d as u64) << 32 | c as u64);
     flow_position(high.wrapping_mul(SPREAD) ^ low, role)
 }
 

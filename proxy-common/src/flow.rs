@@ -213,26 +213,59 @@ pub struct FragmentPorts {
 #[inline(always)]
 #[must_use]
 pub const fn flow_seal4(key: &FlowKey4) -> u64 {
-    let [a, b, c, d] = key.source;
-    let [e, f, g, h] = key.destination;
-    mix(
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        ports(key.source_port, key.destination_port, key.protocol),
-    )
+    let (source, destination) = (u32::from_ne_bytes(key.source), u32::from_ne_bytes(key.destination));
+    flow_seal_of4(source, destination, key.source_port, key.destination_port, key.protocol)
 }
 
 /// The seal of the flow entry of a key.
 #[inline(always)]
 #[must_use]
 pub const fn flow_seal6(key: &FlowKey6) -> u64 {
-    let addresses = mix(halves(key.source), halves(key.destination).rotate_left(32));
-    mix(addresses, ports(key.source_port, key.destination_port, key.protocol))
+    let (source, destination) = (words(key.source), words(key.destination));
+    flow_seal_of6(source, destination, key.source_port, key.destination_port, key.protocol)
+}
+
+/// [`flow_seal4`] of a key whose addresses are words in network order.
+#[inline(always)]
+#[must_use]
+pub const fn flow_seal_of4(
+    source: u32,
+    destination: u32,
+    source_port: u16,
+    destination_port: u16,
+    protocol: Protocol,
+) -> u64 {
+    mix(join(source, destination), ports(source_port, destination_port, protocol))
+}
+
+/// [`flow_seal6`] of a key whose addresses are words in network order.
+#[inline(always)]
+#[must_use]
+pub const fn flow_seal_of6(
+    [a, b, c, d]: [u32; 4],
+    [e, f, g, h]: [u32; 4],
+    source_port: u16,
+    destination_port: u16,
+    protocol: Protocol,
+) -> u64 {
+    let addresses = mix(mix(mix(join(a, b), join(c, d)), join(e, f)), join(g, h));
+    mix(addresses, ports(source_port, destination_port, protocol))
 }
 
 #[inline(always)]
-const fn halves(address: [u8; 16]) -> u64 {
+const fn words(address: [u8; 16]) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    mix(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}
+
+#[inline(always)]
+const fn join(low: u32, high: u32) -> u64 {
+    (high as u64) << 32 | low as u64
 }
 
 #[inline(always)]

@@ -9,8 +9,10 @@
 
 mod affinity;
 mod backend;
+pub mod checksum;
 mod choose;
 mod counters;
+pub mod crc32c;
 mod filter;
 mod flow;
 mod frontend;
@@ -30,7 +32,7 @@ pub use filter::{
 };
 pub use flow::{
     Direction, Flow4, Flow6, FlowKey4, FlowKey6, FragmentKey4, FragmentKey6, FragmentPorts, Hook, Onward,
-    flow_seal4, flow_seal6, seen,
+    flow_seal_of4, flow_seal_of6, flow_seal4, flow_seal6, seen,
 };
 pub use frontend::{
     ANY_PORT, Algorithm, FRONTEND_IS_LOCAL, FRONTEND_SOURCE_RANGES, Frontend, FrontendKey4, FrontendKey6,

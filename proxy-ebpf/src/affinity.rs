@@ -1,10 +1,11 @@
-//! Session affinity ClientIP. On the socket path the client is the network namespace: a pod, or the host.
+//! Session affinity ClientIP. On the socket path the client is the network namespace: a pod, or the host; on the packet
+//! path it is the address that packets come from.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use proxy_common::{Affinity, Frontend, is_live};
+use proxy_common::{Affinity, EndpointList, Frontend, is_live};
 
 use crate::{
-    context::SockAddr,
+    choose::Client,
     count::count,
     ip::{Backend, Ip},
 };
@@ -13,8 +14,12 @@ const NANOSECONDS: u64 = 1_000_000_000;
 
 /// The backend that this client used last, if the entry still counts; using it makes it young again.
 #[inline(always)]
-pub(crate) fn last_used<I: Ip>(ctx: &SockAddr, frontend: &Frontend) -> Option<(u32, Backend<I::Address>)> {
-    let entry = I::affinity(ctx.netns_cookie(), frontend.service_port)?;
+pub(crate) fn last_used<I: Ip>(
+    client: Client<I::Address>,
+    frontend: &Frontend,
+    list: EndpointList,
+) -> Option<(u32, Backend<I::Address>)> {
+    let entry = I::affinity(client, frontend.service_port)?;
     // SAFETY: a live map value; it is copied at once, and what is read is checked against the backend.
     let Affinity { last_used, backend: id, generation } = unsafe { *entry };
     let now = now();
@@ -26,7 +31,7 @@ pub(crate) fn last_used<I: Ip>(ctx: &SockAddr, frontend: &Frontend) -> Option<(u
     let counts = backend.generation == generation
         && is_live(generation)
         && backend.service_port == frontend.service_port
-        && backend.lists & frontend.internal_list as u8 != 0;
+        && backend.lists & list as u8 != 0;
     if !counts {
         return None;
     }
@@ -38,9 +43,14 @@ pub(crate) fn last_used<I: Ip>(ctx: &SockAddr, frontend: &Frontend) -> Option<(u
 
 /// Remembers that this client was sent to the backend.
 #[inline(always)]
-pub(crate) fn remember<I: Ip>(ctx: &SockAddr, frontend: &Frontend, backend: u32, generation: u32) {
+pub(crate) fn remember<I: Ip>(
+    client: Client<I::Address>,
+    frontend: &Frontend,
+    backend: u32,
+    generation: u32,
+) {
     let affinity = Affinity { last_used: now(), backend, generation };
-    I::set_affinity(ctx.netns_cookie(), frontend.service_port, &affinity);
+    I::set_affinity(client, frontend.service_port, &affinity);
 }
 
 #[inline(always)]

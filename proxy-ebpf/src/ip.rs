@@ -8,8 +8,11 @@ use proxy_common::{
     FrontendKey6, Protocol, filter_position4, filter_position6, map_to_v6, seal4, seal6,
 };
 
-use crate::maps::{
-    AFFINITY4, AFFINITY6, BACKEND_LOAD4, BACKEND_LOAD6, BACKENDS4, BACKENDS6, FRONTENDS4, FRONTENDS6,
+use crate::{
+    choose::Client,
+    maps::{
+        AFFINITY4, AFFINITY6, BACKEND_LOAD4, BACKEND_LOAD6, BACKENDS4, BACKENDS6, FRONTENDS4, FRONTENDS6,
+    },
 };
 
 /// A copy of what the programs need of a backend.
@@ -25,7 +28,7 @@ pub(crate) struct Backend<A> {
 /// One IP family.
 pub(crate) trait Ip {
     /// An address in network order.
-    type Address: Copy;
+    type Address: Copy + 'static;
     const FAMILY: Family;
 
     /// Word and bit of the address in `ADDRESS_FILTER`.
@@ -38,11 +41,14 @@ pub(crate) trait Ip {
 
     fn load(id: u32) -> Option<*mut BackendLoad>;
 
-    fn affinity(client: u64, service_port: u32) -> Option<*mut Affinity>;
+    fn affinity(client: Client<Self::Address>, service_port: u32) -> Option<*mut Affinity>;
 
-    fn set_affinity(client: u64, service_port: u32, affinity: &Affinity);
+    fn set_affinity(client: Client<Self::Address>, service_port: u32, affinity: &Affinity);
 
     fn to_v6(address: Self::Address) -> [u8; 16];
+
+    /// Whether it is an address of the machine itself (127.0.0.0/8, ::1).
+    fn is_loopback(address: Self::Address) -> bool;
 }
 
 pub(crate) struct V4;
@@ -84,14 +90,19 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
-    fn affinity(client: u64, service_port: u32) -> Option<*mut Affinity> {
+    fn affinity(client: Client<[u8; 4]>, service_port: u32) -> Option<*mut Affinity> {
         AFFINITY4.get_ptr_mut(affinity_key4(client, service_port))
     }
 
     #[inline(always)]
-    fn set_affinity(client: u64, service_port: u32, affinity: &Affinity) {
+    fn set_affinity(client: Client<[u8; 4]>, service_port: u32, affinity: &Affinity) {
         // A full LRU map makes room by itself; without memory the client is balanced afresh next time.
         let _stored = AFFINITY4.insert(affinity_key4(client, service_port), affinity, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn is_loopback(address: [u8; 4]) -> bool {
+        address[0] == 127
     }
 
     #[inline(always)]
@@ -136,14 +147,19 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
-    fn affinity(client: u64, service_port: u32) -> Option<*mut Affinity> {
+    fn affinity(client: Client<[u8; 16]>, service_port: u32) -> Option<*mut Affinity> {
         AFFINITY6.get_ptr_mut(affinity_key6(client, service_port))
     }
 
     #[inline(always)]
-    fn set_affinity(client: u64, service_port: u32, affinity: &Affinity) {
+    fn set_affinity(client: Client<[u8; 16]>, service_port: u32, affinity: &Affinity) {
         // A full LRU map makes room by itself; without memory the client is balanced afresh next time.
         let _stored = AFFINITY6.insert(affinity_key6(client, service_port), affinity, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn is_loopback(address: [u8; 16]) -> bool {
+        u128::from_be_bytes(address) == 1
     }
 
     #[inline(always)]
@@ -170,22 +186,22 @@ fn words(entry: *const Frontend) -> [u64; 5] {
 }
 
 #[inline(always)]
-fn affinity_key4(client: u64, service_port: u32) -> AffinityKey4 {
-    AffinityKey4 {
-        client: client.to_ne_bytes(),
-        service_port,
-        client_kind: ClientKind::NetworkNamespace,
-        reserved: [0; 3],
-    }
+fn affinity_key4(client: Client<[u8; 4]>, service_port: u32) -> AffinityKey4 {
+    let (client, client_kind) = match client {
+        Client::Namespace(cookie) => (cookie.to_ne_bytes(), ClientKind::NetworkNamespace),
+        Client::Address([a, b, c, d]) => ([a, b, c, d, 0, 0, 0, 0], ClientKind::Address),
+    };
+    AffinityKey4 { client, service_port, client_kind, reserved: [0; 3] }
 }
 
 #[inline(always)]
-fn affinity_key6(client: u64, service_port: u32) -> AffinityKey6 {
-    let [a, b, c, d, e, f, g, h] = client.to_ne_bytes();
-    AffinityKey6 {
-        client: [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0],
-        service_port,
-        client_kind: ClientKind::NetworkNamespace,
-        reserved: [0; 3],
-    }
+fn affinity_key6(client: Client<[u8; 16]>, service_port: u32) -> AffinityKey6 {
+    let (client, client_kind) = match client {
+        Client::Namespace(cookie) => {
+            let [a, b, c, d, e, f, g, h] = cookie.to_ne_bytes();
+            ([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0], ClientKind::NetworkNamespace)
+        }
+        Client::Address(address) => (address, ClientKind::Address),
+    };
+    AffinityKey6 { client, service_port, client_kind, reserved: [0; 3] }
 }

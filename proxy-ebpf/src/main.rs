@@ -1,4 +1,5 @@
-//! The Ferroute eBPF programs of the socket path. The agent loads them and attaches them to a cgroup.
+//! The Ferroute eBPF programs. The agent loads them and attaches them: those of the socket path to a cgroup, those of the
+//! packet path to links.
 //!
 //! Entry points only: each hands its context to the module that knows what to do.
 #![no_std]
@@ -13,6 +14,7 @@ mod count;
 mod ip;
 mod lookup;
 mod maps;
+mod packet;
 mod socket;
 mod storage;
 mod verdict;
@@ -22,6 +24,8 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext, TcContext, XdpContext},
 };
 use context::SockAddr;
+use packet::{Tc, Xdp};
+use proxy_common::Hook;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
@@ -73,28 +77,28 @@ fn sock_release(ctx: SockContext) -> i32 {
 }
 
 #[classifier]
-fn uplink_ingress(_ctx: TcContext) -> i32 {
-    -1
+fn uplink_ingress(ctx: TcContext) -> i32 {
+    packet::process(Tc::new(&ctx), Hook::UplinkIngress)
 }
 
 #[classifier]
-fn uplink_egress(_ctx: TcContext) -> i32 {
-    -1
+fn uplink_egress(ctx: TcContext) -> i32 {
+    packet::process(Tc::new(&ctx), Hook::UplinkEgress)
 }
 
 #[classifier]
-fn workload_ingress(_ctx: TcContext) -> i32 {
-    -1
+fn workload_ingress(ctx: TcContext) -> i32 {
+    packet::process(Tc::new(&ctx), Hook::WorkloadIngress)
 }
 
 #[classifier]
-fn workload_egress(_ctx: TcContext) -> i32 {
-    -1
+fn workload_egress(ctx: TcContext) -> i32 {
+    packet::process(Tc::new(&ctx), Hook::WorkloadEgress)
 }
 
 #[xdp]
-fn uplink_xdp(_ctx: XdpContext) -> u32 {
-    2
+fn uplink_xdp(ctx: XdpContext) -> u32 {
+    packet::process(Xdp::new(&ctx), Hook::UplinkIngress).cast_unsigned()
 }
 
 /// Linked only if something can panic, and then the verifier refuses the program: there is no way out.

@@ -3,6 +3,7 @@
 
 mod connect;
 mod datagram;
+mod frontend;
 mod peer;
 
 use proxy_common::{map_to_v6, unmap_v4};

@@ -7,12 +7,14 @@ use proxy_common::{Family, Frontend, PEERS, Peers, Protocol, Translation, is_liv
 
 use super::Translated;
 use crate::{
-    choose::choose,
+    choose::{Client, Side, choose},
     context::SockAddr,
     count::count,
     ip::{Backend, Ip},
-    lookup,
-    socket::peer::{halves, same},
+    socket::{
+        frontend,
+        peer::{halves, same},
+    },
     storage,
 };
 
@@ -27,7 +29,7 @@ enum Place {
 /// The endpoint to send to. Host-order port.
 #[inline(always)]
 pub(super) fn translate<I: Ip>(ctx: &SockAddr, address: I::Address, port: u16) -> Translated<I::Address> {
-    let Some(frontend) = lookup::frontend::<I>(address, port, Protocol::Udp) else { return Ok(None) };
+    let Some(frontend) = frontend::find::<I>(ctx, address, port, Protocol::Udp) else { return Ok(None) };
     let asked = (I::to_v6(address), port);
     let (place, kept) = find(ctx, asked);
     if let Some(kept) = kept {
@@ -36,7 +38,8 @@ pub(super) fn translate<I: Ip>(ctx: &SockAddr, address: I::Address, port: u16) -
         }
         count(|counters| &mut counters.repicked);
     }
-    let (id, backend) = choose::<I>(ctx, &frontend)?;
+    let (id, backend) =
+        choose::<I>(Client::Namespace(ctx.netns_cookie()), &frontend, Side::internal(&frontend))?;
     match place {
         Place::First => storage::remember::<I>(ctx.socket(), asked, id, &backend),
         Place::Further(at) => keep_further::<I>(ctx, at, asked, id, &backend),

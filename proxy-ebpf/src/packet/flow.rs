@@ -1,0 +1,271 @@
+//! Following a flow: finding its entry, keeping its state, confirming it.
+
+use core::ptr::read_volatile;
+
+use proxy_common::{Direction, Hook, Onward, Protocol, Role, is_live, seen};
+
+use super::{
+    clock::{self, SECOND},
+    headers::Headers,
+    tables::{Flow, Key, PacketIp, Table},
+    work::Work,
+};
+use crate::{count::count, maps::FLOW_FILTER};
+
+const EEXIST: i32 = -17;
+
+/// What the packets of one direction of a flow become. Ports in host order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Change<A> {
+    pub(super) source: A,
+    pub(super) destination: A,
+    pub(super) source_port: u16,
+    pub(super) destination_port: u16,
+    pub(super) onward: Onward,
+}
+
+/// What was found for a packet.
+#[repr(u8)]
+pub(super) enum Step {
+    /// It belongs to a flow, and is to be changed here.
+    Found,
+    /// It belongs to a flow whose packets are changed elsewhere.
+    NotHere,
+    /// It belongs to no flow.
+    None,
+}
+
+/// False when the packet surely belongs to no flow.
+#[inline(always)]
+pub(super) fn may_have_one<I: PacketIp>(headers: &Headers<I::Words>) -> bool {
+    is_set(I::flow_filter_position(headers.destination, Role::Frontend))
+        || is_set(I::flow_filter_position(headers.source, Role::Endpoint))
+}
+
+/// From now on packets between these two may have a flow.
+#[inline(always)]
+pub(super) fn mark<I: PacketIp>(frontend: I::Words, endpoint: I::Words) {
+    set(I::flow_filter_position(frontend, Role::Frontend));
+    set(I::flow_filter_position(endpoint, Role::Endpoint));
+}
+
+#[inline(always)]
+fn is_set(position: u32) -> bool {
+    FLOW_FILTER.get(position).is_some_and(|byte| *byte != 0)
+}
+
+/// Not written again when it is set: other CPUs read the same memory with every packet.
+#[inline(always)]
+fn set(position: u32) {
+    if let Some(byte) = FLOW_FILTER.get_ptr_mut(position) {
+        // SAFETY: a live map value of one byte.
+        unsafe {
+            if read_volatile(byte) == 0 {
+                *byte = 1;
+            }
+        }
+    }
+}
+
+/// Finds the flow of the packet with this key, takes note of the packet, and sets what it becomes.
+#[inline(never)]
+pub(super) fn follow<I: PacketIp>(work: &mut Work<I::Words>, hook: Hook) -> Step {
+    if let Some(entry) = I::find(Table::Confirmed, &work.key) {
+        let known = load(entry, &mut work.change);
+        if known.seal == I::seal(&work.key) {
+            if known.hook != hook {
+                return Step::NotHere;
+            }
+            if known.direction == Direction::Forward && is_over::<I>(work, &known) {
+                return Step::None;
+            }
+            touch(entry, &known, work.headers.shows);
+            return Step::Found;
+        }
+    }
+    follow_new::<I>(work, hook)
+}
+
+/// The same for a flow that is not confirmed.
+#[inline(always)]
+fn follow_new<I: PacketIp>(work: &mut Work<I::Words>, hook: Hook) -> Step {
+    let Some(entry) = I::find(Table::New, &work.key) else { return Step::None };
+    let known = load(entry, &mut work.change);
+    if known.seal != I::seal(&work.key) {
+        return Step::None;
+    }
+    if known.hook != hook {
+        return Step::NotHere;
+    }
+    touch(entry, &known, work.headers.shows);
+    if known.direction == Direction::Forward && !go_on::<I>(work, entry, &known) {
+        return Step::None;
+    }
+    Step::Found
+}
+
+/// What is read of an entry besides what its packets become.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    last_seen: u64,
+    seal: u64,
+    backend: u32,
+    generation: u32,
+    pub(super) hook: Hook,
+    direction: Direction,
+    seen: u8,
+}
+
+/// Reads an entry. Its memory may become another entry's meanwhile; the seal, read last, tells.
+#[inline(always)]
+fn load<A: Copy>(entry: *const Flow<A>, change: &mut Change<A>) -> Known {
+    // SAFETY: a live map value.
+    unsafe {
+        change.source = read_volatile(&raw const (*entry).source);
+        change.destination = read_volatile(&raw const (*entry).destination);
+        change.source_port = read_volatile(&raw const (*entry).source_port);
+        change.destination_port = read_volatile(&raw const (*entry).destination_port);
+        change.onward = read_volatile(&raw const (*entry).onward);
+        Known {
+            last_seen: read_volatile(&raw const (*entry).last_seen),
+            backend: read_volatile(&raw const (*entry).backend),
+            generation: read_volatile(&raw const (*entry).generation),
+            hook: read_volatile(&raw const (*entry).hook),
+            direction: read_volatile(&raw const (*entry).direction),
+            seen: read_volatile(&raw const (*entry).seen),
+            seal: read_volatile(&raw const (*entry).seal),
+        }
+    }
+}
+
+/// What the packets of this key become at this hook, without taking note of one.
+#[inline(always)]
+pub(super) fn look_up<I: PacketIp>(key: &Key<I::Words>, change: &mut Change<I::Words>, hook: Hook) -> bool {
+    let Some(entry) = I::find(Table::Confirmed, key).or_else(|| I::find(Table::New, key)) else {
+        return false;
+    };
+    let known = load(entry, change);
+    known.seal == I::seal(key) && known.hook == hook
+}
+
+/// Keeps what the packet shows. The entry is written only when that changes it: an established flow does not move its
+/// memory from one CPU to another with each packet.
+#[inline(always)]
+fn touch<A: Copy>(entry: *mut Flow<A>, known: &Known, shows: u8) {
+    let now = clock::now();
+    // A reset that the other side did not believe is followed by other packets.
+    let seen = known.seen & !seen::RST | shows;
+    // SAFETY: a live map value, written field by field.
+    unsafe {
+        if now.wrapping_sub(known.last_seen) > SECOND {
+            (*entry).last_seen = now;
+        }
+        if seen != known.seen {
+            (*entry).seen = seen;
+        }
+    }
+}
+
+/// The key of the other direction of the flow whose packets become this.
+#[inline(always)]
+fn set_other_key<I: PacketIp>(work: &mut Work<I::Words>) {
+    let Change { source, destination, source_port, destination_port, .. } = work.change;
+    work.other_key = Key::new(destination, source, destination_port, source_port, work.key.protocol);
+}
+
+/// Whether the confirmed flow of a client's packet is over, and gone now: its endpoint is (UDP), or it was closed and
+/// the client begins again.
+#[inline(always)]
+fn is_over<I: PacketIp>(work: &mut Work<I::Words>, known: &Known) -> bool {
+    if work.key.protocol == Protocol::Udp && has_lost_its_endpoint::<I>(known) {
+        count(|counters| &mut counters.repicked);
+        end::<I>(work, Table::Confirmed);
+        return true;
+    }
+    if work.headers.begins && is_closed::<I>(work, known.seen) {
+        end::<I>(work, Table::Confirmed);
+        return true;
+    }
+    false
+}
+
+#[inline(always)]
+fn has_lost_its_endpoint<I: PacketIp>(known: &Known) -> bool {
+    !is_live(known.generation)
+        || I::backend(known.backend).is_none_or(|backend| backend.generation != known.generation)
+}
+
+#[inline(always)]
+fn is_closed<I: PacketIp>(work: &mut Work<I::Words>, asked: u8) -> bool {
+    set_other_key::<I>(work);
+    let replied = I::find(Table::Confirmed, &work.other_key).map_or(seen::RST, |entry| {
+        // SAFETY: one byte of a live map value.
+        unsafe { (*entry).seen }
+    });
+    (asked | replied) & seen::RST != 0 || asked & replied & seen::FIN != 0
+}
+
+/// Removes both entries of a flow.
+#[inline(never)]
+fn end<I: PacketIp>(work: &mut Work<I::Words>, table: Table) {
+    set_other_key::<I>(work);
+    I::remove(table, &work.key);
+    I::remove(table, &work.other_key);
+}
+
+/// A client's packet on a flow that is not confirmed. False when the flow is over, and gone now.
+#[inline(never)]
+fn go_on<I: PacketIp>(work: &mut Work<I::Words>, entry: *const Flow<I::Words>, known: &Known) -> bool {
+    if work.key.protocol == Protocol::Udp && has_lost_its_endpoint::<I>(known) {
+        count(|counters| &mut counters.repicked);
+        end::<I>(work, Table::New);
+        return false;
+    }
+    set_other_key::<I>(work);
+    // SAFETY: a live map value, whose seal was right.
+    work.flow = unsafe { read_volatile(entry) };
+    work.other = work.flow.other(&work.key, I::seal(&work.other_key));
+    let Some(reply) = I::find(Table::New, &work.other_key) else {
+        // The kernel evicts single entries.
+        let _taken = I::put(Table::New, &work.other_key, &work.other);
+        return true;
+    };
+    // SAFETY: one byte of a live map value.
+    let replied = unsafe { (*reply).seen };
+    if work.headers.begins && replied & seen::RST != 0 {
+        end::<I>(work, Table::New);
+        return false;
+    }
+    if replied & seen::PACKET != 0 && !work.headers.begins {
+        work.other.seen = replied;
+        confirm::<I>(work);
+    }
+    true
+}
+
+/// Moves a flow to where nothing is evicted: its client went on after an answer, so both sides are there.
+#[inline(always)]
+fn confirm<I: PacketIp>(work: &mut Work<I::Words>) {
+    if !put_confirmed::<I>(&work.other_key, &work.other) {
+        return;
+    }
+    if !put_confirmed::<I>(&work.key, &work.flow) {
+        I::remove(Table::Confirmed, &work.other_key);
+        return;
+    }
+    end::<I>(work, Table::New);
+    count(|counters| &mut counters.flows_confirmed);
+}
+
+/// True when the entry is there, whoever put it.
+#[inline(always)]
+fn put_confirmed<I: PacketIp>(key: &Key<I::Words>, flow: &Flow<I::Words>) -> bool {
+    match I::put(Table::Confirmed, key, flow) {
+        Ok(()) | Err(EEXIST) => true,
+        Err(_) => {
+            count(|counters| &mut counters.flow_map_full);
+            false
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! ICMP errors about packets of flows (RFC 792, RFC 4443): the packet that is quoted, and the error's own addresses,
+//! become what the receiver knows.
+
+use proxy_common::{Hook, Onward, Protocol, checksum};
+
+use super::{
+    context::Context,
+    flow,
+    headers::protocol,
+    notice::Notice,
+    onward,
+    rewrite::{WriteIp, addresses, ports},
+    tables::Key,
+    work::Work,
+};
+use crate::count::count;
+
+/// Bytes of an ICMP header.
+const ICMP: u32 = 8;
+
+/// Translates an ICMP error that quotes a packet of a flow. The quoted packet went the other way: turned round, it is the
+/// key of the direction that the error takes.
+#[inline(never)]
+pub(super) fn translate<I: Notice, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Words>) -> i32 {
+    if !read_quoted::<I, C>(ctx, work) || !flow::look_up::<I>(&work.key, &mut work.change, hook) {
+        return C::PASS;
+    }
+    // Routers on the way keep their own address.
+    let from_peer = I::equal(work.headers.source, work.key.source);
+    if work.change.onward == Onward::Stack {
+        return if apply::<I, C>(ctx, work, from_peer, 0) { C::PASS } else { C::DROP };
+    }
+    let source = if from_peer { &work.change.source } else { &work.headers.source };
+    match onward::way::<I, C>(ctx, &work.headers, source, &work.change.destination) {
+        Ok(way) if apply::<I, C>(ctx, work, from_peer, 1) => onward::send_out(ctx, way),
+        Ok(_) => C::DROP,
+        Err(verdict) => verdict,
+    }
+}
+
+/// Reads the headers of the quoted packet, as far as an error has to quote them, and sets the key.
+#[inline(never)]
+fn read_quoted<I: Notice, C: Context>(ctx: C, work: &mut Work<I::Words>) -> bool {
+    let Work { headers, quoted, .. } = work;
+    let at = headers.transport + ICMP;
+    if !ctx.reach(at + I::HEADER) || I::read(ctx, at, true, quoted).is_none() {
+        return false;
+    }
+    let Some(protocol) = protocol(quoted.protocol) else { return false };
+    if quoted.is_later_fragment() || !ctx.reach(quoted.transport + 8) {
+        return false;
+    }
+    let (Some(source), Some(destination)) = (ctx.read(quoted.transport), ctx.read(quoted.transport + 2))
+    else {
+        return false;
+    };
+    (quoted.source_port, quoted.destination_port) = (u16::from_be(source), u16::from_be(destination));
+    work.key =
+        Key::new(quoted.destination, quoted.source, quoted.destination_port, quoted.source_port, protocol);
+    true
+}
+
+/// Rewrites the error, and the packet inside it; `hops` are taken from its time to live.
+#[inline(never)]
+fn apply<I: WriteIp, C: Context>(ctx: C, work: &Work<I::Words>, from_peer: bool, hops: u8) -> bool {
+    let Work { headers: outer, quoted, change, .. } = work;
+    let own_source = if from_peer { change.source } else { outer.source };
+    let ttl = outer.ttl.wrapping_sub(hops);
+    let (source, destination) = (change.destination, change.source);
+    let old = ports(quoted.source_port, quoted.destination_port);
+    let new = ports(change.destination_port, change.source_port);
+    let pseudo = addresses::<I>(quoted, source, destination);
+    let changed_ports = checksum::difference(u64::from(old), u64::from(new), 1);
+    // Everything that changes below is covered by the error's own checksum; a header's own checksum hides it.
+    let mut difference = checksum::both(I::uncovered(pseudo), changed_ports);
+    let at = quoted.transport;
+    let (checksum_at, optional) = match protocol(quoted.protocol) {
+        Some(Protocol::Udp) => (at + 6, true),
+        _ => (at + 16, false),
+    };
+    let has_checksum = protocol(quoted.protocol) != Some(Protocol::Sctp) && ctx.reach(checksum_at + 2);
+    if has_checksum {
+        let Some(before) = ctx.read::<u16>(checksum_at) else { return false };
+        if !(optional && before == 0) {
+            let mut after = checksum::changed(before, checksum::both(pseudo, changed_ports));
+            if optional && after == 0 {
+                after = 0xffff;
+            }
+            difference =
+                checksum::both(difference, checksum::difference(u64::from(before), u64::from(after), 1));
+            if !ctx.write(checksum_at, after, false) {
+                return false;
+            }
+        }
+    }
+    let written = ctx.write(at, new, false)
+        && I::write(ctx, quoted, source, destination, quoted.ttl, false)
+        && ctx.fix_checksum(outer.transport + 2, difference, false, false)
+        && (!I::ICMP_COVERS_ADDRESSES
+            || ctx.fix_checksum(
+                outer.transport + 2,
+                addresses::<I>(outer, own_source, change.destination),
+                true,
+                false,
+            ))
+        && I::write(ctx, outer, own_source, change.destination, ttl, true);
+    if written {
+        count(|counters| &mut counters.icmp_translated);
+    }
+    written
+}

@@ -4,6 +4,7 @@
 mod claims;
 mod draft;
 mod frontend;
+mod here;
 mod node_ports;
 mod planner;
 mod problem;
@@ -11,7 +12,7 @@ mod select;
 mod service_port;
 
 pub use frontend::PlannedFrontend;
-pub use node_ports::NodePortAddresses;
+pub use node_ports::{NodePortAddresses, NodePortAddressesError};
 pub use planner::{Outcome, Planner, PlannerConfig};
 pub use problem::Problem;
 pub use service_port::{PlanChange, PlannedEndpoint, ServicePortId, ServicePortPlan};

@@ -6,6 +6,7 @@ use proxy_common::{Family, FrontendKind, Protocol};
 use super::{
     PlannedFrontend, Problem, ServicePortId, ServicePortPlan,
     claims::{Claim, Place, Right},
+    here::Here,
     select::{Rules, Selection, candidates, select},
 };
 use crate::state::{ObjectName, Service, ServicePort, Store, family_of};
@@ -64,8 +65,8 @@ pub(super) fn service_object(name: &ObjectName) -> String {
     format!("Service {name}")
 }
 
-/// Drafts a Service, which need not exist; `node_addresses` are those that serve node ports.
-pub(super) fn draft(store: &Store, name: &ObjectName, node_addresses: &[IpAddr]) -> Draft {
+/// Drafts a Service, which need not exist.
+pub(super) fn draft(store: &Store, name: &ObjectName, here: &Here) -> Draft {
     let mut draft = Draft::default();
     for slice in store.slices_of(name) {
         let object = || format!("EndpointSlice {}", slice.name);
@@ -73,7 +74,6 @@ pub(super) fn draft(store: &Store, name: &ObjectName, node_addresses: &[IpAddr])
         draft.problems.extend(problems.map(|message| Problem { object: object(), message }));
     }
     let Some(service) = store.service(name) else { return draft };
-    let zone = store.node().and_then(|node| node.zone.as_deref());
     let mut messages = service.problems.clone();
     let is_repeated = |index: usize, port: &ServicePort| {
         let before = &service.ports[..index];
@@ -93,8 +93,8 @@ pub(super) fn draft(store: &Store, name: &ObjectName, node_addresses: &[IpAddr])
         let family = family_of(*cluster_ip);
         messages.extend(open_to_all(service, family));
         for (index, _) in &served {
-            let wanted = wanted(service, *cluster_ip, *index, node_addresses);
-            draft.ports.push(draft_port(store, service, wanted, zone, family));
+            let wanted = wanted(service, *cluster_ip, *index, here);
+            draft.ports.push(draft_port(store, service, wanted, here, family));
         }
     }
     let object = service_object(name);
@@ -102,13 +102,7 @@ pub(super) fn draft(store: &Store, name: &ObjectName, node_addresses: &[IpAddr])
     draft
 }
 
-fn draft_port(
-    store: &Store,
-    service: &Service,
-    wanted: Wanted,
-    zone: Option<&str>,
-    family: Family,
-) -> DraftPort {
+fn draft_port(store: &Store, service: &Service, wanted: Wanted, here: &Here, family: Family) -> DraftPort {
     let port = &service.ports[wanted.index];
     // Whether there is an address that serves the node port plays no part, nor who wins an address.
     let from_outside = wanted.node_port || wanted.frontends.iter().any(|frontend| !is_cluster_ip(frontend));
@@ -116,7 +110,7 @@ fn draft_port(
     let rules = Rules {
         cluster: !service.internal_local || from_outside,
         local: service.internal_local || external_local,
-        zone,
+        zone: here.zone(),
     };
     let candidates = candidates(store.slices_of(&service.name), family, &port.name, port.protocol);
     let Selection { endpoints, has_any } = select(&candidates, rules);
@@ -144,17 +138,22 @@ fn is_cluster_ip(frontend: &PlannedFrontend) -> bool {
 
 /// The frontends of one port in the family of `cluster_ip`. An address that the Service has in two roles is
 /// one frontend: of a load balancer address rather than of an external IP, because source ranges apply.
-fn wanted(service: &Service, cluster_ip: IpAddr, index: usize, node_addresses: &[IpAddr]) -> Wanted {
+fn wanted(service: &Service, cluster_ip: IpAddr, index: usize, here: &Here) -> Wanted {
     let port = &service.ports[index];
-    let own = |addresses: &[IpAddr], kind, port| {
+    let of_family = |addresses: &[IpAddr], kind, port| {
         let of_family = addresses.iter().filter(|address| family_of(**address) == family_of(cluster_ip));
-        of_family.map(|address| PlannedFrontend { kind, address: *address, port }).collect::<Vec<_>>()
+        of_family
+            .map(|address| {
+                let local = kind == FrontendKind::NodePort || here.is_own(*address);
+                PlannedFrontend { kind, address: *address, port, local }
+            })
+            .collect::<Vec<_>>()
     };
-    let mut frontends = own(&[cluster_ip], FrontendKind::ClusterIp, port.port);
-    let mut more = own(&service.load_balancer_ips, FrontendKind::LoadBalancer, port.port);
-    more.extend(own(&service.external_ips, FrontendKind::ExternalIp, port.port));
+    let mut frontends = of_family(&[cluster_ip], FrontendKind::ClusterIp, port.port);
+    let mut more = of_family(&service.load_balancer_ips, FrontendKind::LoadBalancer, port.port);
+    more.extend(of_family(&service.external_ips, FrontendKind::ExternalIp, port.port));
     if let Some(node_port) = port.node_port {
-        more.extend(own(node_addresses, FrontendKind::NodePort, node_port));
+        more.extend(of_family(here.node_ports(), FrontendKind::NodePort, node_port));
     }
     for frontend in more {
         let same = |known: &PlannedFrontend| (known.address, known.port) == (frontend.address, frontend.port);

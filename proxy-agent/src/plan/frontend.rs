@@ -11,4 +11,6 @@ pub struct PlannedFrontend {
     pub address: IpAddr,
     /// The service port's number, or the node port.
     pub port: u16,
+    /// Whether the address is one of the node's own.
+    pub local: bool,
 }

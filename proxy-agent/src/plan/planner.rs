@@ -1,6 +1,6 @@
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -10,8 +10,9 @@ use super::{
     NodePortAddresses, PlanChange, PlannedFrontend, Problem, ServicePortId, ServicePortPlan,
     claims::{Claim, Claims, Place, Right},
     draft::{Draft, Wanted, draft, protocol_name, service_object},
+    here::Here,
 };
-use crate::state::{Dirty, ObjectName, Store, family_of};
+use crate::state::{Dirty, ObjectName, Store};
 
 #[cfg(test)]
 mod tests;
@@ -27,9 +28,10 @@ pub struct PlannerConfig {
 ///
 /// The result does not depend on the order of changes: planning step by step leaves the same plans as
 /// planning everything at once. It reads nothing but the store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Planner {
     config: PlannerConfig,
+    here: Here,
     services: HashMap<ObjectName, Planned>,
     claims: Claims,
     /// Service ports with a node port, IPv4 and IPv6.
@@ -65,16 +67,23 @@ impl Planner {
     /// A planner that has planned nothing yet.
     #[must_use]
     pub fn new(config: PlannerConfig) -> Self {
-        Self { config, ..Self::default() }
+        Self {
+            here: Here::new(&config.node_port_addresses, None, None),
+            config,
+            services: HashMap::new(),
+            claims: Claims::default(),
+            node_ports: [0; 2],
+            node_problems: Vec::new(),
+        }
     }
 
     /// Plans the dirty Services again, and those that win or lose an address by it.
     pub fn plan(&mut self, store: &Store, dirty: &Dirty) -> Outcome {
-        let node_addresses = self.config.node_port_addresses.of(store.node());
+        self.here.refresh(&self.config.node_port_addresses, store);
         let mut before: HashMap<ObjectName, Planned> = HashMap::new();
         let mut affected: HashSet<ObjectName> = HashSet::new();
         for name in self.names(store, dirty) {
-            let draft = draft(store, &name, &node_addresses);
+            let draft = draft(store, &name, &self.here);
             let old = self.services.remove(&name).unwrap_or_default();
             self.exchange(name.clone(), &old, draft, &mut affected);
             before.insert(name, old);
@@ -91,7 +100,7 @@ impl Planner {
         }
         outcome.changes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         outcome.problems.sort_unstable();
-        self.check_node(store, &node_addresses, &mut outcome.problems);
+        self.check_node(store, &mut outcome.problems);
         outcome
     }
 
@@ -180,12 +189,12 @@ impl Planner {
 
     /// Says when Services have node ports that no address of the node serves. Not before the Node has been
     /// heard of: at the start it may come last.
-    fn check_node(&mut self, store: &Store, addresses: &[IpAddr], problems: &mut Vec<Problem>) {
+    fn check_node(&mut self, store: &Store, problems: &mut Vec<Problem>) {
         let mut messages: Vec<String> = store.node().iter().flat_map(|node| node.problems.clone()).collect();
+        let (setting, here) = (&self.config.node_port_addresses, &self.here);
         for (family, ports) in [Family::V4, Family::V6].into_iter().zip(self.node_ports) {
-            let served = addresses.iter().any(|address| family_of(*address) == family);
-            if ports > 0 && !served && store.is_node_known() {
-                messages.push(self.config.node_port_addresses.why_none(family));
+            if ports > 0 && store.is_node_known() {
+                messages.extend(setting.why_none(here.node_ports(), family, here.are_links_known()));
             }
         }
         let now = messages.into_iter().map(|message| Problem { object: "Node".into(), message });

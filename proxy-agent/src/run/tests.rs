@@ -26,7 +26,7 @@ enum Step {
     Apply,
 }
 
-/// Endpoints by service port, as programmed.
+/// Endpoints by service port, as programmed; after them each frontend that is the node's own.
 type Programmed = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
 #[derive(Debug)]
@@ -46,7 +46,11 @@ impl Memory {
             return;
         }
         let mut programmed = self.programmed.lock().unwrap();
-        let text = |plan: &Plan| plan.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        let text = |plan: &Plan| {
+            let endpoints = plan.endpoints.iter().map(|endpoint| endpoint.address.to_string());
+            let own = plan.frontends.iter().filter(|frontend| frontend.local);
+            endpoints.chain(own.map(|frontend| format!("at {}", frontend.address))).collect()
+        };
         match plan {
             Some(plan) => drop(programmed.insert(id.to_string(), text(plan))),
             None => drop(programmed.remove(&id.to_string())),
@@ -184,6 +188,25 @@ async fn nothing_is_programmed_before_all_is_known() {
     assert_eq!(lab.step().await, Step::Reconcile);
     assert_eq!(lab.endpoints("shop/web:http").unwrap(), ["10.244.0.2"]);
     assert_eq!(lab.endpoints("shop/db:http"), None);
+    lab.idle().await;
+}
+
+#[tokio::test]
+async fn the_addresses_on_links_count_from_the_first_step_on() {
+    let mut lab = Lab::start(0);
+    let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    lab.send(Change::LocalAddresses(addresses(&["192.0.2.7"]))).await;
+    let mut ports = service("web", "10.96.0.1");
+    ports.ports[0].node_port = Some(30080);
+    lab.send(Change::Services(vec![ports, service("plain", "10.96.0.2")])).await;
+    lab.send(Change::Slices(vec![])).await;
+    lab.send(Change::Node(None)).await;
+    assert_eq!(lab.step().await, Step::Reconcile);
+    assert_eq!(lab.endpoints("shop/web:http").unwrap(), ["at 127.0.0.1", "at 192.0.2.7"]);
+    lab.send(Change::LocalAddresses(addresses(&["192.0.2.7", "192.0.2.8"]))).await;
+    assert_eq!(lab.step().await, Step::Apply);
+    assert_eq!(lab.endpoints("shop/web:http").unwrap(), ["at 127.0.0.1", "at 192.0.2.7", "at 192.0.2.8"]);
+    lab.send(Change::LocalAddresses(addresses(&["192.0.2.8", "192.0.2.7"]))).await;
     lab.idle().await;
 }
 

@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -32,6 +32,14 @@ pub struct Service {
     pub affinity_seconds: Option<u32>,
     /// What of the object was refused, in words for an operator; each names the field.
     pub problems: Vec<String>,
+}
+
+impl Service {
+    /// Whether its frontends may change when the node gets or loses these addresses.
+    pub(super) fn depends_on(&self, addresses: &HashSet<IpAddr>) -> bool {
+        let mut own = self.cluster_ips.iter().chain(&self.external_ips).chain(&self.load_balancer_ips);
+        self.ports.iter().any(|port| port.node_port.is_some()) || own.any(|own| addresses.contains(own))
+    }
 }
 
 /// One entry of `spec.ports`.

@@ -1,5 +1,6 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -21,6 +22,8 @@ pub struct Store {
     by_service: HashMap<ObjectName, Vec<Arc<str>>>,
     /// `None` until the source has said; then the Node, or that there is none.
     node: Option<Option<Node>>,
+    /// Sorted, each once; `None` until the kernel has said.
+    local_addresses: Option<Vec<IpAddr>>,
 }
 
 /// What a change made worth planning again.
@@ -90,6 +93,7 @@ impl Store {
                 dirty.everything = self.node.as_ref() != Some(&node);
                 self.node = Some(node);
             }
+            Change::LocalAddresses(addresses) => self.replace_local_addresses(addresses, &mut dirty),
         }
         dirty
     }
@@ -126,6 +130,31 @@ impl Store {
     #[must_use]
     pub fn is_node_known(&self) -> bool {
         self.node.is_some()
+    }
+
+    /// The addresses on the node's links, sorted; `None` while nobody has looked.
+    #[must_use]
+    pub fn local_addresses(&self) -> Option<&[IpAddr]> {
+        self.local_addresses.as_deref()
+    }
+
+    fn replace_local_addresses(&mut self, mut addresses: Vec<IpAddr>, dirty: &mut Dirty) {
+        addresses.sort_unstable();
+        addresses.dedup();
+        let before = self.local_addresses.replace(addresses);
+        let now = self.local_addresses.as_deref().unwrap_or_default();
+        if before.as_deref() == Some(now) {
+            return;
+        }
+        // Until now it was the Node object that said which addresses are the node's own.
+        let before = before.or_else(|| self.node().map(|node| node.addresses.clone())).unwrap_or_default();
+        let before: HashSet<IpAddr> = before.into_iter().collect();
+        let now: HashSet<IpAddr> = now.iter().copied().collect();
+        let changed: HashSet<IpAddr> = before.symmetric_difference(&now).copied().collect();
+        if !changed.is_empty() {
+            let affected = self.services.values().filter(|service| service.depends_on(&changed));
+            dirty.extend(affected.map(|service| service.name.clone()));
+        }
     }
 
     fn replace_services(&mut self, list: Vec<Service>, dirty: &mut Dirty) {

@@ -136,7 +136,12 @@ pub(crate) fn id(name: &str) -> ServicePortId {
 pub(crate) fn plan(address: &str, endpoints: &[&str]) -> ServicePortPlan {
     let parse = |text: &str| -> IpAddr { text.parse().unwrap() };
     ServicePortPlan {
-        frontends: vec![PlannedFrontend { kind: FrontendKind::ClusterIp, address: parse(address), port: 80 }],
+        frontends: vec![PlannedFrontend {
+            kind: FrontendKind::ClusterIp,
+            address: parse(address),
+            port: 80,
+            local: false,
+        }],
         endpoints: endpoints
             .iter()
             .map(|address| PlannedEndpoint {

@@ -67,6 +67,21 @@ fn planned() -> Value {
         frontend
     };
     let web = |kind: &str, address: &str, port: u16| frontend("shop/web", "http", kind, address, port, "TCP");
+    let node_port4 = |address: &str| {
+        with(
+            web("NodePort", address, 30080),
+            json!({"external": [one], "whenEmpty": {"internal": "reject", "external": "drop"}}),
+        )
+    };
+    let node_port6 = |address: &str| {
+        with(
+            web("NodePort", address, 30080),
+            json!({
+                "internal": [], "external": [],
+                "whenEmpty": {"internal": "reject", "external": "reject"},
+            }),
+        )
+    };
     json!({"frontends": [
         with(
             frontend("shop/dns", "", "ClusterIP", "10.96.0.2", 53, "UDP"),
@@ -87,18 +102,11 @@ fn planned() -> Value {
                 "sourceRanges": ["203.0.113.0/24"],
             }),
         ),
-        with(
-            web("NodePort", "172.18.0.1", 30080),
-            json!({"external": [one], "whenEmpty": {"internal": "reject", "external": "drop"}}),
-        ),
+        node_port4("127.0.0.1"),
+        node_port4("172.18.0.1"),
         with(web("ClusterIP", "fd00:10:96::1", 80), json!({"internal": []})),
-        with(
-            web("NodePort", "fd00:172:18::1", 30080),
-            json!({
-                "internal": [], "external": [],
-                "whenEmpty": {"internal": "reject", "external": "reject"},
-            }),
-        ),
+        node_port6("::1"),
+        node_port6("fd00:172:18::1"),
     ]})
 }
 

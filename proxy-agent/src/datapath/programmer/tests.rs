@@ -225,6 +225,7 @@ fn plan(frontends: &[(u8, u16)], endpoints: &[(u8, u8)]) -> ServicePortPlan {
                 kind: FrontendKind::ClusterIp,
                 address: [10, 96, 0, *address].into(),
                 port: *port,
+                local: false,
             })
             .collect(),
         endpoints: endpoints

@@ -1,9 +1,12 @@
+use std::net::IpAddr;
+
 use proxy_common::{EndpointList, FrontendKind, Protocol, WhenEmpty};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::state::{Change, Ingest};
+use crate::state::{Change, Ingest, family_of};
 
+mod addresses;
 mod clashes;
 mod properties;
 mod scale;
@@ -60,6 +63,11 @@ impl Agent {
         self.apply(Change::Node(Some(node)))
     }
 
+    pub(super) fn local_addresses(&mut self, addresses: &[&str]) -> Outcome {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+        self.apply(Change::LocalAddresses(addresses))
+    }
+
     /// The plan of the port `http` of a Service.
     pub(super) fn plan(&self, service: &str, family: Family) -> Option<&ServicePortPlan> {
         let wanted = ObjectName::new("ns", service);
@@ -110,6 +118,7 @@ fn one_frontend_for_each_address() {
             "ClusterIp 10.96.0.1:80",
             "ExternalIp 192.0.2.1:80",
             "LoadBalancer 203.0.113.1:80",
+            "NodePort 127.0.0.1:30080",
             "NodePort 172.18.0.2:30080",
             "NodePort 172.18.0.3:30080",
         ]
@@ -120,6 +129,7 @@ fn one_frontend_for_each_address() {
             "ClusterIp [fd00:96::1]:80",
             "ExternalIp [2001:db8::1]:80",
             "LoadBalancer [2001:db8::2]:80",
+            "NodePort [::1]:30080",
             "NodePort [fd00:18::2]:30080",
         ]
     );
@@ -344,7 +354,10 @@ fn a_new_zone_or_address_of_the_node_plans_everything_again() {
     assert_eq!(count(&agent), 1);
     agent.node(&["172.18.0.2"]);
     assert_eq!(count(&agent), 2);
-    assert_eq!(agent.frontends("web", Family::V4), ["ClusterIp 10.96.0.1:80", "NodePort 172.18.0.2:30080"]);
+    assert_eq!(
+        agent.frontends("web", Family::V4),
+        ["ClusterIp 10.96.0.1:80", "NodePort 127.0.0.1:30080", "NodePort 172.18.0.2:30080"]
+    );
 }
 
 #[test]

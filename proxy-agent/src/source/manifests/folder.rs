@@ -105,8 +105,12 @@ impl Folder {
                 Change::Service(service) => manifests.services.push(service),
                 Change::Slice(slice) => manifests.slices.push(slice),
                 Change::Node(node) => manifests.node = node,
-                // Nothing was there before that could be gone.
-                Change::Services(_) | Change::Slices(_) | Change::ServiceGone(_) | Change::SliceGone(_) => {}
+                // Nothing was there before that could be gone; addresses are in no file.
+                Change::Services(_)
+                | Change::Slices(_)
+                | Change::ServiceGone(_)
+                | Change::SliceGone(_)
+                | Change::LocalAddresses(_) => {}
             }
         }
         Ok(manifests)

@@ -129,3 +129,26 @@ fn a_node_that_is_not_there_is_known_not_to_be() {
     assert!(store.is_node_known() && store.node().is_none());
     assert!(store.apply(Change::Node(None)).is_empty());
 }
+
+#[test]
+fn addresses_on_links_are_kept_in_order_and_only_a_difference_is_dirty() {
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let [one, two, six] = ["192.0.2.1", "192.0.2.2", "fd00::1"].map(address);
+    let mut store = Store::default();
+    let node_port = crate::state::ServicePort {
+        name: "http".into(),
+        protocol: proxy_common::Protocol::Tcp,
+        port: 80,
+        node_port: Some(30080),
+    };
+    store.apply(Change::Service(Service { ports: vec![node_port], ..service("ports") }));
+    store.apply(Change::Service(Service { external_ips: vec![two], ..service("external") }));
+    store.apply(Change::Service(service("plain")));
+    assert_eq!(store.local_addresses(), None);
+    assert_eq!(store.apply(Change::LocalAddresses(vec![six, one, one])), dirty(&["ports"]));
+    assert_eq!(store.local_addresses(), Some(&[one, six][..]));
+    assert!(store.apply(Change::LocalAddresses(vec![one, six])).is_empty());
+    assert_eq!(store.apply(Change::LocalAddresses(vec![one, two])), dirty(&["external", "ports"]));
+    assert_eq!(store.apply(Change::LocalAddresses(Vec::new())), dirty(&["external", "ports"]));
+    assert_eq!(store.local_addresses(), Some(&[][..]), "none is not the same as not known");
+}

@@ -46,7 +46,7 @@ fn json_has_the_fields_of_its_description() {
     let frontends = printed["frontends"].as_array().expect("a list");
     let kinds: Vec<&str> =
         frontends.iter().map(|frontend| frontend["kind"].as_str().expect("a text")).collect();
-    assert_eq!(kinds, ["ClusterIP", "LoadBalancer", "NodePort"]);
+    assert_eq!(kinds, ["ClusterIP", "LoadBalancer", "NodePort", "NodePort"]);
     assert_eq!(
         frontends[0],
         json!({
@@ -64,7 +64,9 @@ fn json_has_the_fields_of_its_description() {
     assert_eq!(balancer["external"], json!([]));
     assert_eq!(balancer["whenEmpty"], json!({"internal": "reject", "external": "drop"}));
     assert_eq!(balancer["sourceRanges"], json!(["198.51.100.0/24"]));
-    assert_eq!((&frontends[2]["address"], &frontends[2]["port"]), (&json!("172.18.0.2"), &json!(30080)));
+    for (frontend, address) in frontends[2..].iter().zip(["127.0.0.1", "172.18.0.2"]) {
+        assert_eq!((&frontend["address"], &frontend["port"]), (&json!(address), &json!(30080)));
+    }
 }
 
 #[test]

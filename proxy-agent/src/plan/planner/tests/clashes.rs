@@ -136,7 +136,7 @@ fn a_node_port_gives_way_to_an_address_of_its_own() {
         "clusterIP": "10.96.0.2", "externalIPs": ["172.18.0.2"], "ports": [{"name": "http", "port": 30080}],
     });
     let said = messages(&agent.service("address", spec));
-    assert_eq!(agent.frontends("ports", Family::V4), ["ClusterIp 10.96.0.1:80"]);
+    assert_eq!(agent.frontends("ports", Family::V4), ["ClusterIp 10.96.0.1:80", "NodePort 127.0.0.1:30080"]);
     assert_eq!(
         agent.frontends("address", Family::V4),
         ["ClusterIp 10.96.0.2:30080", "ExternalIp 172.18.0.2:30080"]

@@ -116,6 +116,7 @@ enum Step {
     Slice(EndpointSlice),
     SliceGone(ObjectName),
     Node(Node),
+    LocalAddresses(Vec<IpAddr>),
     Services(Vec<Service>),
     Slices(Vec<EndpointSlice>),
 }
@@ -128,6 +129,7 @@ impl Step {
             Self::Slice(slice) => Change::Slice(slice),
             Self::SliceGone(name) => Change::SliceGone(name),
             Self::Node(node) => Change::Node(Some(node)),
+            Self::LocalAddresses(addresses) => Change::LocalAddresses(addresses),
             Self::Services(list) => Change::Services(list),
             Self::Slices(list) => Change::Slices(list),
         }
@@ -141,6 +143,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => slice().prop_map(Step::Slice),
         3 => name().prop_map(Step::SliceGone),
         2 => node().prop_map(Step::Node),
+        2 => vec(address(), 0..3).prop_map(Step::LocalAddresses),
         1 => vec(service(), 0..4).prop_map(Step::Services),
         1 => vec(slice(), 0..4).prop_map(Step::Slices),
     ]

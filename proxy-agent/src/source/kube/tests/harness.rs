@@ -60,6 +60,7 @@ impl Seen {
             Change::Slice(slice) => drop(self.slices.insert(slice.name.name.to_string())),
             Change::SliceGone(name) => drop(self.slices.remove(&*name.name)),
             Change::Node(node) => self.node = Some(node.is_some()),
+            Change::LocalAddresses(_) => panic!("an API server knows no links"),
         }
     }
 }

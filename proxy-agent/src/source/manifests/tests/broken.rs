@@ -44,6 +44,7 @@ pub(super) fn told(changes: &[Change]) -> Vec<String> {
             Change::Node(node) => format!("node {}", node.is_some()),
             Change::Services(list) => format!("all Services {}", list.len()),
             Change::Slices(list) => format!("all slices {}", list.len()),
+            Change::LocalAddresses(_) => "addresses".to_owned(),
         })
         .collect()
 }

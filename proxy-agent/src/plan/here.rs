@@ -1,0 +1,57 @@
+use std::net::IpAddr;
+
+use super::NodePortAddresses;
+use crate::state::{Node, Store};
+
+/// What planning needs to know of the node that is planned for. Worked out anew only when what the store says
+/// of the node has changed: a node may have hundreds of addresses, and a change of one endpoint should not
+/// pay for them.
+#[derive(Debug)]
+pub(super) struct Here {
+    node: Option<Node>,
+    /// Sorted; `None` while nobody has looked at the links.
+    local_addresses: Option<Vec<IpAddr>>,
+    node_ports: Vec<IpAddr>,
+}
+
+impl Here {
+    /// Takes over what the store says.
+    pub(super) fn refresh(&mut self, setting: &NodePortAddresses, store: &Store) {
+        let (node, local) = (store.node(), store.local_addresses());
+        if self.node.as_ref() != node || self.local_addresses.as_deref() != local {
+            *self = Self::new(setting, node, local);
+        }
+    }
+
+    /// What `setting` makes of a node.
+    pub(super) fn new(setting: &NodePortAddresses, node: Option<&Node>, local: Option<&[IpAddr]>) -> Self {
+        Self {
+            node: node.cloned(),
+            local_addresses: local.map(<[IpAddr]>::to_vec),
+            node_ports: setting.of(node, local),
+        }
+    }
+
+    /// The addresses that serve node ports.
+    pub(super) fn node_ports(&self) -> &[IpAddr] {
+        &self.node_ports
+    }
+
+    /// The zone that the node is in.
+    pub(super) fn zone(&self) -> Option<&str> {
+        self.node.as_ref()?.zone.as_deref()
+    }
+
+    /// Whether it is known which addresses are on the node's links.
+    pub(super) fn are_links_known(&self) -> bool {
+        self.local_addresses.is_some()
+    }
+
+    /// Whether an address is one of the node's own.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        match &self.local_addresses {
+            Some(sorted) => sorted.binary_search(&address).is_ok(),
+            None => self.node.as_ref().is_some_and(|node| node.addresses.contains(&address)),
+        }
+    }
+}

@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod datapath;
+pub mod links;
 pub mod logging;
 pub mod plan;
 pub mod run;

@@ -2,6 +2,7 @@
 
 mod backends;
 mod cleanup;
+mod links;
 mod node_name;
 mod output;
 mod plan;
@@ -30,6 +31,8 @@ enum Command {
     Services(services::Args),
     /// Show the endpoints that the pinned maps hold now.
     Backends(backends::Args),
+    /// Show the node's links as the programs see them, and what is attached to each.
+    Links(links::Args),
     /// Remove every pin and link: the node is then without service routing.
     Cleanup(cleanup::Args),
 }
@@ -42,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Services(args) => services::run(args),
         Command::Backends(args) => backends::run(args),
+        Command::Links(args) => links::run(args),
         Command::Cleanup(args) => cleanup::run(args),
     };
     match outcome {

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod alloc;
+mod attach;
 mod cgroup;
 mod error;
 mod features;
@@ -20,6 +21,7 @@ mod pins;
 mod programmer;
 mod programs;
 mod report;
+mod source_ports;
 mod sys;
 mod tables;
 
@@ -29,21 +31,27 @@ use std::{
 };
 
 use self::{
+    attach::{Attachments, LinkTable},
     cgroup::Cgroup,
     maps::Maps,
     pins::{Layout, Pins},
     programmer::Programmer,
-    programs::Programs,
+    programs::{Programs, Settings},
 };
-use crate::plan::{PlanChange, ServicePortId, ServicePortPlan};
+use crate::{
+    links::Topology,
+    plan::{PlanChange, ServicePortId, ServicePortPlan},
+};
 
+pub use attach::{AttachedView, LinkOptions, LinkView, TcMode, WorkloadLinks, XdpMode, inspect_links};
 pub use error::Error;
-pub use hooks::Hook;
+pub use hooks::{Hook, LinkHook};
 pub use inspect::{BackendView, EndpointView, FrontendView, Snapshot, WhenEmptyView, inspect};
 pub use memory::return_large_buffers;
 pub use pins::cleanup;
 pub use programs::ProgramStats;
 pub use report::{Refused, RefusedReason, Report};
+pub use source_ports::SourcePorts;
 pub use tables::Capacities;
 
 /// Where maps and links are pinned unless told otherwise.
@@ -60,6 +68,10 @@ pub struct Options {
     pub capacities: Capacities,
     /// Count open connections per backend; each socket's close then costs a little more.
     pub count_connections: bool,
+    /// How the programs get the packets of the node's links.
+    pub links: LinkOptions,
+    /// Ports for packets that are sent in a client's place; `None` is the most that are free.
+    pub source_ports: Option<SourcePorts>,
 }
 
 impl Default for Options {
@@ -69,6 +81,8 @@ impl Default for Options {
             cgroup: None,
             capacities: Capacities::default(),
             count_connections: false,
+            links: LinkOptions::default(),
+            source_ports: None,
         }
     }
 }
@@ -82,6 +96,12 @@ pub struct Datapath {
     pins: Pins,
     layout: Layout,
     cgroup: Cgroup,
+    attachments: Attachments,
+    /// The links as they were said to be last.
+    topology: Topology,
+    /// Whether they have programs where pods are behind them.
+    on_workload_links: bool,
+    workload_links: WorkloadLinks,
 }
 
 impl Datapath {
@@ -97,7 +117,13 @@ impl Datapath {
         let pins = Pins::prepare(&options.bpffs)?;
         let capacities = options.capacities;
         let layout = pins.layout(object::map_shapes(object, &capacities)?)?;
-        let programs = Programs::load(object, &layout, &capacities, options.count_connections)?;
+        let settings = Settings {
+            count_connections: options.count_connections,
+            source_ports: SourcePorts::choose(options.source_ports)?,
+        };
+        let programs = Programs::load(object, &layout, &capacities, settings)?;
+        let table = LinkTable::open(&layout.directory())?;
+        let attachments = Attachments::new(programs.of_links()?, options.links, table);
         let maps = Maps::open(&layout.directory(), false)?;
         let contents = maps.contents()?;
         let capacities = maps.capacities(capacities);
@@ -110,7 +136,18 @@ impl Datapath {
             "data path opened"
         );
         let stats = programs.stats().to_vec();
-        Ok(Self { programmer, stats, programs: Some(programs), pins, layout, cgroup })
+        Ok(Self {
+            programmer,
+            stats,
+            programs: Some(programs),
+            pins,
+            layout,
+            cgroup,
+            attachments,
+            topology: Topology::default(),
+            on_workload_links: false,
+            workload_links: options.links.workload,
+        })
     }
 
     /// Makes the maps hold exactly `complete`, writing only what differs. The first call then attaches the
@@ -129,10 +166,36 @@ impl Datapath {
         Ok(report)
     }
 
+    /// Brings the programs of the packet path to the node's links, and tells them what each leads to. Called
+    /// again when links have changed, and after [`Self::reconcile`]: before it nothing is attached.
+    ///
+    /// False when something is to be tried again; it has been logged.
+    pub fn set_links(&mut self, topology: &Topology) -> bool {
+        self.topology.clone_from(topology);
+        self.programs.is_none() && self.attach_to_links()
+    }
+
     /// Applies single changes; only the service ports in them are touched, and those that wait for room when
     /// some came free. An empty slice tries again what the kernel refused ([`Report::waiting`]).
     pub fn apply(&mut self, changes: &[PlanChange]) -> Report {
-        self.programmer.apply(changes)
+        let report = self.programmer.apply(changes);
+        if self.needs_workload_links() != self.on_workload_links {
+            self.attach_to_links();
+        }
+        report
+    }
+
+    fn attach_to_links(&mut self) -> bool {
+        self.on_workload_links = self.needs_workload_links();
+        self.attachments.set(&self.pins, &self.topology, self.on_workload_links)
+    }
+
+    fn needs_workload_links(&self) -> bool {
+        match self.workload_links {
+            WorkloadLinks::Auto => self.programmer.needs_workload_links(),
+            WorkloadLinks::Always => true,
+            WorkloadLinks::Never => false,
+        }
     }
 
     /// Number of service ports that the maps hold.

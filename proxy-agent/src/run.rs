@@ -2,6 +2,7 @@
 
 mod barrier;
 mod counters;
+mod links;
 mod programmer;
 mod reconcile;
 mod said;
@@ -14,15 +15,17 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context, Result, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tracing::info;
 
 pub use counters::Counters;
+pub use links::Links;
 pub use programmer::Programmer;
 pub use reconcile::reconcile;
 
 use crate::{
+    links::{Uplinks, watch as watch_links},
     plan::PlannerConfig,
     source::{kube, manifests},
     state::Change,
@@ -50,14 +53,18 @@ pub async fn run<P: Programmer>(
     source: Source,
     node_name: &str,
     config: PlannerConfig,
+    uplinks: Uplinks,
     counters: Arc<Counters>,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("setting up the handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("setting up the handler for SIGINT")?;
     let (sender, changes) = mpsc::channel(QUEUE);
     let mut source = tokio::spawn(follow(source, node_name.to_owned(), sender, Arc::clone(&counters)));
+    let (facts, links) = watch::channel(None);
+    tokio::spawn(watch_links(facts));
+    let links = Links::new(links, uplinks);
     let received = tokio::select! {
-        ended = reconcile(programmer, config, changes, counters) => {
+        ended = reconcile(programmer, config, changes, links, counters) => {
             ended?;
             None
         }

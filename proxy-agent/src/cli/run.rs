@@ -6,7 +6,10 @@ use tracing::info;
 
 use super::node_name::node_name;
 use crate::{
-    datapath::{self, Capacities, DEFAULT_BPFFS, Datapath},
+    datapath::{
+        self, Capacities, DEFAULT_BPFFS, Datapath, LinkOptions, SourcePorts, TcMode, WorkloadLinks, XdpMode,
+    },
+    links::Uplinks,
     logging,
     plan::PlannerConfig,
     run::{self, Counters, Source},
@@ -55,6 +58,27 @@ pub(super) struct Args {
     #[arg(long)]
     count_connections: bool,
 
+    /// Links to other nodes and to clients outside, `NAME` or `NAME*` [default: found by their routes].
+    #[arg(long, value_name = "NAME,...", default_value = "", hide_default_value = true)]
+    uplinks: Uplinks,
+
+    /// Whether packets of pods go through programs on the pods' links.
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    workload_links: WorkloadLinks,
+
+    /// How programs are attached to links.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    tc: TcMode,
+
+    /// Forward packets to other nodes before the kernel has made anything of them.
+    #[arg(long, value_enum, value_name = "MODE", default_value = "off")]
+    xdp: XdpMode,
+
+    /// Ports for packets that are sent in a client's place; no socket of this node may use them [default: the
+    /// most below or above net.ipv4.ip_local_port_range].
+    #[arg(long, value_name = "FIRST-LAST")]
+    source_ports: Option<SourcePorts>,
+
     /// How much to log, to standard error.
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
     log_level: logging::Level,
@@ -82,8 +106,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         .build()
         .context("starting the agent's runtime")?;
     let counters = Arc::new(Counters::default());
-    let ended =
-        runtime.block_on(run::run(&mut datapath, source, &node_name, PlannerConfig::default(), counters));
+    let config = PlannerConfig::default();
+    let ended = runtime.block_on(run::run(&mut datapath, source, &node_name, config, args.uplinks, counters));
     // A file or a name that is still being read, from a server that does not answer, is not waited for.
     runtime.shutdown_background();
     ended
@@ -105,6 +129,8 @@ impl Args {
             cgroup: self.cgroup.clone(),
             capacities,
             count_connections: self.count_connections,
+            links: LinkOptions { tc: self.tc, xdp: self.xdp, workload: self.workload_links },
+            source_ports: self.source_ports,
         }
     }
 }
@@ -140,6 +166,12 @@ mod tests {
         assert_eq!(options.cgroup, Some(PathBuf::from("/c")));
         assert!(!options.count_connections, "off unless asked for");
         assert!(parse(&["--count-connections"]).unwrap().datapath().count_connections);
+        assert_eq!(options.links, LinkOptions::default(), "nothing is attached to a driver unless asked for");
+        let args =
+            parse(&["--uplinks", "eth0,ens*", "--tc", "clsact", "--source-ports", "2000-9999"]).unwrap();
+        assert!(args.uplinks.names("ens5"));
+        assert_eq!(args.datapath().links.tc, TcMode::Clsact);
+        assert_eq!(args.datapath().source_ports, Some(SourcePorts { first: 2000, last: 9999 }));
         assert!(parse(&["--max-slots", "0"]).is_err(), "no map of nothing");
         assert!(parse(&["--log-level", "loud"]).is_err());
     }

@@ -75,6 +75,9 @@ pub enum Error {
         /// The key, as text.
         key: String,
     },
+    /// Too few ports for packets that are sent in a client's place.
+    #[error("{0}: name a range that no socket of this node uses with --source-ports FIRST-LAST")]
+    SourcePorts(String),
     /// No cgroup v2 hierarchy.
     #[error(
         "no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or \

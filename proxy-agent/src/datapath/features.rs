@@ -1,5 +1,6 @@
 use super::{hooks::Hook, sys};
 
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_CGROUP_SOCK: u32 = 9;
 const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 
@@ -24,6 +25,18 @@ pub(crate) const SET_RETVAL: Feature = Feature {
         // r1 = 0; call bpf_set_retval; r0 = 1; exit
         const CODE: [u64; 4] = [0x1b7, 187 << 32 | 0x85, 1 << 32 | 0xb7, 0x95];
         sys::takes_program(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, Hook::Connect4.attach_type(), &CODE)
+    },
+};
+
+/// A clock that costs a tenth of the exact one, good to a few milliseconds.
+pub(crate) const COARSE_CLOCK: Feature = Feature {
+    name: "bpf_ktime_get_coarse_ns",
+    since: "5.11",
+    cost: "each packet of a flow reads the exact clock, some 20 ns",
+    probe: || {
+        // call bpf_ktime_get_coarse_ns; r0 = 0; exit
+        const CODE: [u64; 3] = [160 << 32 | 0x85, 0xb7, 0x95];
+        sys::takes_program(BPF_PROG_TYPE_SCHED_CLS, 0, &CODE)
     },
 };
 

@@ -1,7 +1,7 @@
 //! The pinned maps, typed.
 
 mod backends;
-mod hash;
+pub(super) mod hash;
 
 use std::{
     os::fd::{AsFd, OwnedFd},

@@ -20,13 +20,17 @@ pub use cleanup::cleanup;
 
 /// Maps that belong to sockets: they are kept when the other maps change.
 const SOCKET_MAPS: [&str; 2] = ["SOCKETS", "SOCKET_PEERS"];
+/// Maps that belong to flows, and are kept likewise.
+const FLOW_MAPS: [&str; 7] =
+    ["FLOWS4", "FLOWS6", "NEW_FLOWS4", "NEW_FLOWS6", "FLOW_FILTER", "FRAGMENTS4", "FRAGMENTS6"];
 const MAPS: &str = "maps-";
 const SOCKETS: &str = "sockets-";
+const FLOWS: &str = "flows-";
 const CURRENT: &str = "current";
 const LINKS: &str = "links";
 
-/// A directory on a bpffs: `links/HOOK`, `maps-HASH/NAME`, `sockets-HASH/NAME`, and `current`, a symbolic
-/// link to the maps that the links' programs use.
+/// A directory on a bpffs: `links/HOOK`, `links/HOOK-ifINDEX`, `maps-HASH/NAME`, `sockets-HASH/NAME`,
+/// `flows-HASH/NAME`, and `current`, a symbolic link to the maps that the links' programs use.
 #[derive(Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
@@ -39,6 +43,7 @@ pub(crate) struct Pins {
 pub(crate) struct Layout {
     maps: String,
     sockets: String,
+    flows: String,
     root: PathBuf,
     shapes: Vec<(String, MapShape)>,
 }
@@ -58,7 +63,7 @@ impl Pins {
 
     /// The pin of a hook's link.
     pub(crate) fn link(&self, hook: &str) -> PathBuf {
-        self.root.join(LINKS).join(hook)
+        link(&self.root, hook)
     }
 
     /// Names of all pinned links.
@@ -69,7 +74,7 @@ impl Pins {
     /// The directories for maps of these shapes. They are made, and what is pinned there is checked.
     pub(crate) fn layout(&self, shapes: Vec<(String, MapShape)>) -> Result<Layout, Error> {
         let layout = Layout::new(self.root.clone(), shapes);
-        for directory in [&layout.maps, &layout.sockets] {
+        for directory in layout.directories() {
             let directory = self.root.join(directory);
             fs::create_dir_all(&directory).map_err(Error::path("creating directory", directory))?;
         }
@@ -89,7 +94,7 @@ impl Pins {
                 .map_err(Error::path("pointing", &current))?;
         }
         for name in names(&self.root)? {
-            if is_map_directory(&name) && name != layout.maps && name != layout.sockets {
+            if is_map_directory(&name) && !layout.directories().contains(&name.as_str()) {
                 let directory = self.root.join(name);
                 fs::remove_dir_all(&directory).map_err(Error::path("removing old maps in", &directory))?;
                 tracing::info!(directory = %directory.display(), "removed the maps of an earlier layout");
@@ -116,6 +121,11 @@ fn lock(root: &Path) -> Result<File, Error> {
     }
 }
 
+/// The pin of a link below `root`.
+pub(crate) fn link(root: &Path, name: &str) -> PathBuf {
+    root.join(LINKS).join(name)
+}
+
 /// The directory with the maps that are in use now.
 ///
 /// # Errors
@@ -127,30 +137,46 @@ pub(crate) fn current_maps(root: &Path) -> Result<PathBuf, Error> {
 
 impl Layout {
     fn new(root: PathBuf, shapes: Vec<(String, MapShape)>) -> Self {
-        let (sockets, maps): (Vec<_>, Vec<_>) =
-            shapes.iter().partition(|(name, _)| SOCKET_MAPS.contains(&name.as_str()));
-        Self {
-            maps: format!("{MAPS}{:08x}", signature(&maps)),
-            sockets: format!("{SOCKETS}{:08x}", signature(&sockets)),
-            root,
-            shapes,
-        }
+        let name = |prefix: &'static str| {
+            let maps: Vec<_> = shapes.iter().filter(|(name, _)| group(name) == prefix).collect();
+            format!("{prefix}{:08x}", signature(&maps))
+        };
+        Self { maps: name(MAPS), sockets: name(SOCKETS), flows: name(FLOWS), root, shapes }
     }
 
-    /// Directory of all maps but those that belong to sockets.
+    fn directories(&self) -> [&str; 3] {
+        [&self.maps, &self.sockets, &self.flows]
+    }
+
+    /// Directory of all maps but those that belong to sockets or flows.
     pub(crate) fn directory(&self) -> PathBuf {
         self.root.join(&self.maps)
     }
 
     /// Where a map is pinned.
     pub(crate) fn path(&self, map: &str) -> PathBuf {
-        let directory = if SOCKET_MAPS.contains(&map) { &self.sockets } else { &self.maps };
+        let directory = match group(map) {
+            SOCKETS => &self.sockets,
+            FLOWS => &self.flows,
+            _ => &self.maps,
+        };
         self.root.join(directory).join(map)
     }
 
     /// Names of the maps.
     pub(crate) fn maps(&self) -> impl Iterator<Item = &str> {
         self.shapes.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// The beginning of the name of a map's directory.
+fn group(map: &str) -> &'static str {
+    if SOCKET_MAPS.contains(&map) {
+        SOCKETS
+    } else if FLOW_MAPS.contains(&map) {
+        FLOWS
+    } else {
+        MAPS
     }
 }
 
@@ -187,7 +213,7 @@ fn check(path: &Path, shape: &MapShape) -> Result<(), Error> {
 
 /// Whether a directory below the root holds maps of an agent, by its name.
 fn is_map_directory(name: &str) -> bool {
-    let signature = name.strip_prefix(MAPS).or_else(|| name.strip_prefix(SOCKETS));
+    let signature = [MAPS, SOCKETS, FLOWS].into_iter().find_map(|prefix| name.strip_prefix(prefix));
     signature.is_some_and(|hex| hex.len() == 8 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
@@ -216,6 +242,7 @@ mod tests {
     fn layout(max_entries: u32) -> Layout {
         let shapes = [
             ("FRONTENDS4", MapShape::new(1, 8, 40, max_entries, 1)),
+            ("FLOWS4", MapShape::new(1, 16, 40, 100, 1)),
             ("SOCKETS", MapShape::new(24, 4, 48, 0, 1)),
         ];
         Layout::new("/bpf".into(), shapes.map(|(name, shape)| (name.to_owned(), shape)).into())
@@ -224,7 +251,11 @@ mod tests {
     #[test]
     fn only_an_agents_directories_are_taken_for_its_own() {
         let name = layout(10).directory().file_name().unwrap().to_str().unwrap().to_owned();
-        assert!(is_map_directory(&name) && is_map_directory("sockets-0123abcd"));
+        assert!(
+            is_map_directory(&name)
+                && is_map_directory("sockets-0123abcd")
+                && is_map_directory("flows-0123abcd")
+        );
         for foreign in ["maps-", "maps-of-somebody", "maps-0123abcde", "sockets-old", "links", "current"] {
             assert!(!is_map_directory(foreign), "{foreign}");
         }
@@ -243,10 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn another_capacity_is_another_directory_but_for_sockets() {
+    fn another_capacity_is_another_directory_but_for_sockets_and_flows() {
         let (one, two) = (layout(10), layout(20));
         assert_ne!(one.path("FRONTENDS4"), two.path("FRONTENDS4"));
         assert_eq!(one.path("SOCKETS"), two.path("SOCKETS"));
+        assert_eq!(one.path("FLOWS4"), two.path("FLOWS4"));
         assert_eq!(one.path("FRONTENDS4"), layout(10).path("FRONTENDS4"));
         let name = one.directory().file_name().unwrap().to_str().unwrap().to_owned();
         assert!(name.starts_with("maps-") && name.len() == "maps-".len() + 8);

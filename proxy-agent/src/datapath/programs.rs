@@ -1,6 +1,8 @@
-//! The eBPF programs: loading them against pinned maps, and putting them behind pinned links.
+//! The eBPF programs: loading them against pinned maps, and putting those of the socket path behind pinned
+//! links.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
@@ -10,28 +12,41 @@ use aya::{Ebpf, EbpfLoader, programs::Program};
 
 use super::{
     Capacities, Error,
+    attach::LinkProgram,
     cgroup::Cgroup,
     features::{self, Feature},
-    hooks::Hook,
+    hooks::{Hook, LinkHook},
     object,
     pins::{Layout, Pins},
+    source_ports::SourcePorts,
     sys,
 };
 
 /// What the verifier made of one program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramStats {
-    /// Where it is attached.
-    pub hook: Hook,
+    /// Its name.
+    pub program: &'static str,
     /// Instructions that the verifier walked through; `None` before kernel 5.16.
     pub verified_instructions: Option<u32>,
     /// Size in bytes of the program as the kernel holds it, before its translation to machine code.
     pub translated_bytes: Option<u32>,
 }
 
+/// What the programs are told when they are loaded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Count the open sockets of each backend.
+    pub(crate) count_connections: bool,
+    /// Ports for packets that are sent in a client's place.
+    pub(crate) source_ports: SourcePorts,
+}
+
 /// Loaded programs that are not attached yet.
 pub(crate) struct Programs {
     ebpf: Ebpf,
+    /// Those of the socket path.
+    hooks: Vec<Hook>,
     stats: Vec<ProgramStats>,
 }
 
@@ -41,18 +56,25 @@ impl Programs {
         object: &[u8],
         layout: &Layout,
         capacities: &Capacities,
-        count_connections: bool,
+        settings: Settings,
     ) -> Result<Self, Error> {
+        let Settings { count_connections, source_ports } = settings;
         let has_set_retval = u32::from(has(features::SET_RETVAL));
         let counts = u32::from(count_connections && Hook::SockRelease.is_there());
+        let has_coarse_clock = u32::from(has(features::COARSE_CLOCK));
+        let (first_port, ports) = (u32::from(source_ports.first), source_ports.count());
+        let host = host_namespace();
         has(features::BARRIER);
         let mut loader = EbpfLoader::new();
         // The programs read no kernel structures: parsing the kernel's types would be 30 ms for nothing.
-        loader.btf(None).override_global("HAS_SET_RETVAL", &has_set_retval, true).override_global(
-            "COUNT_CONNECTIONS",
-            &counts,
-            true,
-        );
+        loader
+            .btf(None)
+            .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+            .override_global("COUNT_CONNECTIONS", &counts, true)
+            .override_global("HAS_COARSE_CLOCK", &has_coarse_clock, false)
+            .override_global("SOURCE_PORT_FIRST", &first_port, false)
+            .override_global("SOURCE_PORT_COUNT", &ports, false)
+            .override_global("HOST_NETNS", &host, false);
         for map in layout.maps() {
             loader.map_pin_path(map, layout.path(map));
             if let Some(capacity) = object::capacity(map, capacities) {
@@ -60,7 +82,7 @@ impl Programs {
             }
         }
         let mut ebpf = loader.load(object)?;
-        let mut stats = Vec::new();
+        let (mut hooks, mut stats) = (Vec::new(), Vec::new());
         for hook in Hook::ALL {
             if hook == Hook::SockRelease && !count_connections {
                 continue;
@@ -71,9 +93,19 @@ impl Programs {
                 tracing::warn!(hook = hook.name(), since = hook.since(), cost, "the kernel lacks a hook");
                 continue;
             }
-            stats.push(load_one(&mut ebpf, hook)?);
+            stats.push(load_one(&mut ebpf, hook.name())?);
+            hooks.push(hook);
         }
-        Ok(Self { ebpf, stats })
+        for hook in LinkHook::ALL {
+            match load_one(&mut ebpf, hook.name()) {
+                Ok(loaded) => stats.push(loaded),
+                Err(error) if hook == LinkHook::UplinkXdp => {
+                    tracing::warn!(%error, "the kernel takes no XDP program: packets are served after the driver");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { ebpf, hooks, stats })
     }
 
     /// What the verifier made of each program.
@@ -81,10 +113,24 @@ impl Programs {
         &self.stats
     }
 
-    /// Puts every program behind the pinned link of its hook, or attaches it and pins the link. Links of
-    /// hooks that have no program (any more) are removed.
+    /// The programs of the packet path.
+    pub(crate) fn of_links(&self) -> Result<BTreeMap<LinkHook, LinkProgram>, Error> {
+        let mut programs = BTreeMap::new();
+        for hook in LinkHook::ALL {
+            let Some(loaded) = self.ebpf.program(hook.name()) else { continue };
+            // One that the kernel has not taken.
+            let Ok(program) = loaded.fd() else { continue };
+            let failed = |source| Error::Program { program: hook.name(), source };
+            let program = program.as_fd().try_clone_to_owned().map_err(|error| failed(error.into()))?;
+            programs.insert(hook, LinkProgram { program, id: loaded.info().map_err(failed)?.id() });
+        }
+        Ok(programs)
+    }
+
+    /// Puts every program of the socket path behind the pinned link of its hook, or attaches it and pins the
+    /// link. Links of hooks that have no program (any more) are removed.
     pub(crate) fn attach(&self, pins: &Pins, cgroup: &Cgroup) -> Result<(), Error> {
-        for ProgramStats { hook, .. } in &self.stats {
+        for hook in &self.hooks {
             let program = self.ebpf.program(hook.name()).and_then(|program| program.fd().ok());
             let Some(program) = program else { continue };
             attach_one(*hook, program.as_fd(), &pins.link(hook.name()), cgroup).map_err(|source| {
@@ -99,7 +145,7 @@ impl Programs {
             })?;
         }
         for name in pins.links()? {
-            if self.stats.iter().all(|stats| stats.hook.name() != name) {
+            if LinkHook::of_pin(&name).is_none() && self.hooks.iter().all(|hook| hook.name() != name) {
                 let pin = pins.link(&name);
                 fs::remove_file(&pin).map_err(Error::path("removing", &pin))?;
                 tracing::info!(hook = name, "detached a program that is not in use any more");
@@ -119,24 +165,38 @@ fn has(feature: Feature) -> bool {
     there
 }
 
-fn load_one(ebpf: &mut Ebpf, hook: Hook) -> Result<ProgramStats, Error> {
-    let missing = || Error::Object(format!("it has no program {} of the right type", hook.name()));
-    let program = ebpf.program_mut(hook.name()).ok_or_else(missing)?;
-    let failed = |source| Error::Program { program: hook.name(), source };
+/// What the kernel calls the node's network namespace by, the agent's own; 0 when it does not tell.
+fn host_namespace() -> u64 {
+    sys::network_namespace_cookie().unwrap_or_else(|error| {
+        tracing::warn!(
+            %error,
+            since = "5.14",
+            "the kernel does not tell network namespaces apart: node ports are not served on loopback addresses"
+        );
+        0
+    })
+}
+
+fn load_one(ebpf: &mut Ebpf, name: &'static str) -> Result<ProgramStats, Error> {
+    let missing = || Error::Object(format!("it has no program {name} of the right type"));
+    let program = ebpf.program_mut(name).ok_or_else(missing)?;
+    let failed = |source| Error::Program { program: name, source };
     match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::Xdp(program) => program.load(),
         _ => return Err(missing()),
     }
     .map_err(failed)?;
     let info = program.info().map_err(failed)?;
     let stats = ProgramStats {
-        hook,
+        program: name,
         verified_instructions: info.verified_instruction_count(),
         translated_bytes: info.size_translated(),
     };
     tracing::debug!(
-        program = hook.name(),
+        program = name,
         verified_instructions = stats.verified_instructions,
         translated_bytes = stats.translated_bytes,
         "loaded"
@@ -155,8 +215,7 @@ fn attach_one(hook: Hook, program: BorrowedFd<'_>, pin: &Path, cgroup: &Cgroup) 
     };
     // The kernel would put any program of the type behind any link: see that it is this hook's.
     let fits = sys::link_shape(&link).is_ok_and(|shape| {
-        (shape.link_type, shape.attach_type, shape.cgroup)
-            == (BPF_LINK_TYPE_CGROUP, hook.attach_type(), cgroup.id)
+        (shape.link_type, shape.cgroup()) == (BPF_LINK_TYPE_CGROUP, (cgroup.id, hook.attach_type()))
     });
     if fits {
         return sys::link_update(link, program);

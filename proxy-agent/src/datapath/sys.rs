@@ -68,21 +68,34 @@ impl fmt::Display for MapShape {
     }
 }
 
-/// What the kernel says about a link to a cgroup.
+/// What the kernel says about a link between a program and where it is attached.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct LinkShape {
     /// `BPF_LINK_TYPE_*`.
     pub(crate) link_type: u32,
-    id: u32,
-    /// Program behind the link.
+    /// Number of the link, which lasts as long as it does.
+    pub(crate) id: u32,
+    /// Number of the program behind the link.
     pub(crate) program: u32,
     reserved: u32,
-    /// Inode number of the cgroup's directory; 0 when the cgroup is gone.
-    pub(crate) cgroup: u64,
-    /// `BPF_CGROUP_*`.
-    pub(crate) attach_type: u32,
-    reserved2: u32,
+    /// By the type of the link.
+    place: [u32; 4],
+}
+
+impl LinkShape {
+    /// Of a link to a cgroup: the inode number of its directory, 0 when it is gone, and `BPF_CGROUP_*`.
+    pub(crate) fn cgroup(&self) -> (u64, u32) {
+        let [low, high, attach_type, _] = self.place;
+        // The kernel wrote the number in this machine's order of bytes.
+        let halves = if cfg!(target_endian = "little") { [low, high] } else { [high, low] };
+        (u64::from(halves[1]) << 32 | u64::from(halves[0]), attach_type)
+    }
+
+    /// Of a link to a network interface: its index, 0 when it is gone, and `BPF_TCX_*` (0 for XDP).
+    pub(crate) fn interface(&self) -> (u32, u32) {
+        (self.place[0], self.place[1])
+    }
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -124,7 +137,7 @@ struct Info {
     info: u64,
 }
 
-/// `BPF_LINK_CREATE` (program, target, attach type, flags) and `BPF_LINK_UPDATE` (link, program, flags,
+/// `BPF_LINK_CREATE` (program, cgroup or interface, attach type, flags) and `BPF_LINK_UPDATE` (link, program, flags,
 /// old program).
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -199,7 +212,7 @@ pub(crate) fn map_shape(map: impl AsFd) -> io::Result<MapShape> {
     info(map)
 }
 
-/// Where a link to a cgroup is attached.
+/// Where a link is attached.
 pub(crate) fn link_shape(link: impl AsFd) -> io::Result<LinkShape> {
     info(link)
 }
@@ -209,13 +222,23 @@ pub(crate) fn link_create(program: impl AsFd, cgroup: impl AsFd, attach_type: u3
     bpf(LINK_CREATE, &mut Link([raw(&program), raw(&cgroup), attach_type, 0])).map(owned)
 }
 
+/// Attaches `program` to a network interface of the thread's namespace. `flags` are of the attach type.
+pub(crate) fn link_create_on_interface(
+    program: impl AsFd,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    bpf(LINK_CREATE, &mut Link([raw(&program), interface, attach_type, flags])).map(owned)
+}
+
 /// Puts `program` behind a link, in one atomic step. The kernel checks only the type of the program, not
 /// its attach type: the caller does.
 pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
     bpf(LINK_UPDATE, &mut Link([raw(&link), raw(&program), 0, 0])).map(drop)
 }
 
-/// Takes a link off its cgroup, whoever still holds it (kernel 5.9).
+/// Takes a link off its place, whoever still holds it (kernel 5.9).
 pub(crate) fn link_detach(link: impl AsFd) -> io::Result<()> {
     bpf(LINK_DETACH, &mut raw(&link)).map(drop)
 }
@@ -378,6 +401,24 @@ pub(crate) fn random_u32() -> u32 {
     // SAFETY: `value` is four writable bytes.
     let got = unsafe { libc::getrandom((&raw mut value).cast(), size_of::<u32>(), 0) };
     if got == 4 { value } else { std::process::id() }
+}
+
+/// What the kernel calls the thread's network namespace by (5.14; `ENOPROTOOPT` before).
+pub(crate) fn network_namespace_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or_default();
+    // SAFETY: `cookie` is eight writable bytes, and `length` says so; the socket is open.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 /// The bytes of a key or value.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     datapath::{Datapath, Report},
+    links::Topology,
     plan::{PlanChange, ServicePortId, ServicePortPlan},
 };
 
@@ -16,6 +17,8 @@ pub trait Programmer {
     fn reconcile(&mut self, complete: &[(ServicePortId, Arc<ServicePortPlan>)]) -> Result<Report>;
     /// Applies single changes.
     fn apply(&mut self, changes: &[PlanChange]) -> Report;
+    /// Serves these links of the node from now on. False when some of it is to be tried again.
+    fn set_links(&mut self, topology: &Topology) -> bool;
 }
 
 impl Programmer for Datapath {
@@ -25,5 +28,9 @@ impl Programmer for Datapath {
 
     fn apply(&mut self, changes: &[PlanChange]) -> Report {
         Self::apply(self, changes)
+    }
+
+    fn set_links(&mut self, topology: &Topology) -> bool {
+        Self::set_links(self, topology)
     }
 }

@@ -7,7 +7,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Counters, Programmer, barrier, said::Said};
+use super::{Counters, Links, Programmer, barrier, said::Said};
 use crate::{
     datapath::{RefusedReason, Report},
     plan::{PlanChange, Planner, PlannerConfig, Problem, ServicePortId},
@@ -32,14 +32,17 @@ pub async fn reconcile<P: Programmer>(
     programmer: &mut P,
     config: PlannerConfig,
     mut changes: Receiver<Change>,
+    mut links: Links,
     counters: Arc<Counters>,
 ) -> Result<()> {
     let mut store = Store::default();
     let Some(listed) = barrier::wait(&mut store, &mut changes).await else { return Ok(()) };
+    links.arrive().await;
     let mut reconciler = Reconciler {
         programmer,
         planner: Planner::new(config),
         store,
+        links,
         counters,
         said: Said::default(),
         again: HashSet::new(),
@@ -55,6 +58,10 @@ pub async fn reconcile<P: Programmer>(
                 reconciler.try_again();
                 continue;
             }
+            () = reconciler.links.news() => {
+                reconciler.links_changed();
+                continue;
+            }
         };
         let Some(change) = change else { return Ok(()) };
         reconciler.step(change, &mut changes).await;
@@ -65,6 +72,7 @@ struct Reconciler<'a, P> {
     programmer: &'a mut P,
     planner: Planner,
     store: Store,
+    links: Links,
     counters: Arc<Counters>,
     said: Said,
     /// Service ports that the kernel has refused.
@@ -79,6 +87,7 @@ impl<P: Programmer> Reconciler<'_, P> {
     /// The first state.
     fn complete(&mut self, listed: Instant) -> Result<()> {
         let start = Instant::now();
+        self.find_links();
         let outcome = self.planner.plan(&self.store, &Dirty::everything());
         self.tell(&outcome.problems);
         // To a planner that has planned nothing yet everything is a change.
@@ -86,6 +95,7 @@ impl<P: Programmer> Reconciler<'_, P> {
             outcome.changes.into_iter().filter_map(|change| Some((change.id, change.plan?))).collect();
         let report = self.programmer.reconcile(&plans)?;
         self.take_in(&report);
+        self.links.attach(self.programmer);
         info!(
             service_ports = plans.len(),
             frontends = report.frontends_written + report.frontends_unchanged,
@@ -112,12 +122,35 @@ impl<P: Programmer> Reconciler<'_, P> {
             dirty.merge(self.store.apply(change));
             taken += 1;
         }
+        dirty.merge(self.find_links());
+        self.program(&dirty, taken, start);
+        self.links.attach(self.programmer);
+    }
+
+    /// The links, their addresses or their routes are not what they were.
+    fn links_changed(&mut self) {
+        let start = Instant::now();
+        let dirty = self.find_links();
+        self.program(&dirty, 1, start);
+        self.links.attach(self.programmer);
+    }
+
+    /// The roles of the links depend on what the Node object says too.
+    fn find_links(&mut self) -> Dirty {
+        let node = self.store.node().map(|node| node.addresses.as_slice()).unwrap_or_default();
+        match self.links.find(node) {
+            Some(local) => self.store.apply(Change::LocalAddresses(local)),
+            None => Dirty::default(),
+        }
+    }
+
+    fn program(&mut self, dirty: &Dirty, changes: usize, start: Instant) {
         if dirty.is_empty() {
             return;
         }
         let services =
             if dirty.is_everything() { self.store.service_names().count() } else { dirty.services().len() };
-        let outcome = self.planner.plan(&self.store, &dirty);
+        let outcome = self.planner.plan(&self.store, dirty);
         self.tell(&outcome.problems);
         if outcome.changes.is_empty() {
             return;
@@ -129,7 +162,7 @@ impl<P: Programmer> Reconciler<'_, P> {
         }
         self.take_in(&report);
         debug!(
-            changes = taken,
+            changes,
             services,
             service_ports = outcome.changes.len(),
             frontends_written = report.frontends_written,

@@ -13,6 +13,7 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
 use super::*;
 use crate::{
     datapath::{Refused, RefusedReason, Report},
+    links::Topology,
     plan::{PlanChange, ServicePortId, ServicePortPlan},
     state::{EndpointSlice, Ingest, ObjectName, Service},
 };
@@ -73,6 +74,10 @@ impl Programmer for Memory {
         self.steps.send(Step::Apply).unwrap();
         report
     }
+
+    fn set_links(&mut self, _: &Topology) -> bool {
+        true
+    }
 }
 
 struct Lab {
@@ -92,7 +97,8 @@ impl Lab {
         let mut memory = Memory { steps: sender, programmed: Arc::clone(&programmed), refusals };
         let counted = Arc::clone(&counters);
         let task = tokio::spawn(async move {
-            reconcile(&mut memory, PlannerConfig::default(), receiver, counted).await.unwrap();
+            let links = Links::new(watch::channel(None).1, Uplinks::default());
+            reconcile(&mut memory, PlannerConfig::default(), receiver, links, counted).await.unwrap();
         });
         Self { changes, steps, programmed, counters, task }
     }
@@ -345,7 +351,7 @@ async fn a_source_that_cannot_be_used_is_fatal() {
     let missing = PathBuf::from("/nowhere/at/all");
     for source in [Source::Kube(Some(missing.clone())), Source::Manifests(missing)] {
         let counters = Arc::new(Counters::default());
-        let running = run(&mut memory, source, "n1", PlannerConfig::default(), counters);
+        let running = run(&mut memory, source, "n1", PlannerConfig::default(), Uplinks::default(), counters);
         let error =
             tokio::time::timeout(Duration::from_secs(5), running).await.expect("it ends").unwrap_err();
         assert!(format!("{error:#}").contains("/nowhere/at/all"), "{error:#}");
@@ -369,7 +375,9 @@ async fn services_from_an_api_server_are_programmed() {
     let programmed = Programmed::default();
     let mut memory = Memory { steps, programmed: Arc::clone(&programmed), refusals: 0 };
     let counters = Arc::new(Counters::default());
-    let running = run(&mut memory, Source::Kube(Some(kubeconfig)), "n1", PlannerConfig::default(), counters);
+    let config = PlannerConfig::default();
+    let running =
+        run(&mut memory, Source::Kube(Some(kubeconfig)), "n1", config, Uplinks::default(), counters);
     let looking = async {
         assert_eq!(receiver.recv().await, Some(Step::Reconcile));
         assert_eq!(programmed.lock().unwrap()["shop/web:http"], ["10.244.0.1"]);

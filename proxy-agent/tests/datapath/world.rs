@@ -68,6 +68,12 @@ impl World {
         Options { bpffs: self.bpffs.clone(), cgroup: Some(self.cgroups[0].clone()), ..Options::default() }
     }
 
+    /// Of another data path beside the first.
+    pub(crate) fn other_options(&self) -> Options {
+        let bpffs = self.bpffs.with_file_name("other-bpf");
+        Options { bpffs, cgroup: Some(self.cgroups[1].clone()), ..Options::default() }
+    }
+
     pub(crate) fn open(&self) -> Datapath {
         Datapath::open(&self.options()).unwrap_or_else(|error| panic!("{error}: {error:?}"))
     }
@@ -119,8 +125,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _gone_already = datapath::cleanup(&self.bpffs);
-        let _not_mounted = rustix::mount::unmount(&self.bpffs, UnmountFlags::DETACH);
+        for bpffs in [self.bpffs.clone(), self.other_options().bpffs] {
+            let _gone_already = datapath::cleanup(&bpffs);
+            let _not_mounted = rustix::mount::unmount(&bpffs, UnmountFlags::DETACH);
+        }
         for cgroup in &self.cgroups {
             let _gone_already = fs::remove_dir(cgroup);
         }

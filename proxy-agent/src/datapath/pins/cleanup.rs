@@ -1,10 +1,11 @@
 use std::{fs, io, path::Path};
 
 use super::{CURRENT, LINKS, bpffs, is_map_directory, is_ours, lock, names};
-use crate::datapath::{Error, sys};
+use crate::datapath::{Error, attach, sys};
 
 /// Detaches and removes all that an agent pinned in `root`, and unmounts the bpffs that an agent mounted
-/// exactly there. Returns what was removed, one line each; nothing when there was nothing.
+/// exactly there; removes the agent's filters from the links of this network namespace, which have no pins.
+/// Returns what was removed, one line each; nothing when there was nothing.
 ///
 /// Established connections go on: their packets do not pass the programs. New ones to Services fail.
 ///
@@ -12,6 +13,13 @@ use crate::datapath::{Error, sys};
 /// [`Error::InUse`] while an agent runs there: it would go on as if it were attached. What could not be
 /// removed, by path.
 pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
+    let mut removed = pins(root)?;
+    let filters = attach::remove_filters().map_err(Error::path("removing filters of links, for", root))?;
+    removed.extend(filters);
+    Ok(removed)
+}
+
+fn pins(root: &Path) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     if !root.exists() || !bpffs::is_on_bpffs(root) {
         return Ok(removed);

@@ -1,0 +1,72 @@
+use anyhow::Context;
+use serde_json::json;
+
+use super::output::{Format, PinArgs, print_json, print_table};
+use crate::{
+    datapath::{self, LinkView},
+    links,
+};
+
+/// Arguments of `proxy-agent links`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pins: PinArgs,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let facts = runtime.context("starting a runtime for netlink")?.block_on(links::read_once())?;
+    let links = datapath::inspect_links(&args.pins.bpffs, &facts)?;
+    match args.output {
+        Format::Json => print_json(&json!({ "links": links })),
+        Format::Table => {
+            let rows: Vec<_> = links.iter().map(row).collect();
+            print_table(&["INDEX", "LINK", "ROLE", "ADDRESSES", "SOURCES", "PROGRAMS"], &rows)
+        }
+    }
+}
+
+fn row(link: &LinkView) -> Vec<String> {
+    let LinkView { index, name, role, addresses, sources, attached, .. } = link;
+    let name = match (index, name) {
+        (0, _) => "(any other)",
+        (_, Some(name)) => name,
+        (_, None) => "(gone)",
+    };
+    let list = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(",") };
+    vec![
+        index.to_string(),
+        name.to_owned(),
+        (*role).to_owned(),
+        list(addresses.iter().map(ToString::to_string).collect()),
+        list(sources.iter().map(ToString::to_string).collect()),
+        list(attached.iter().map(|one| format!("{}/{}", one.program, one.how)).collect()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::AttachedView;
+
+    #[test]
+    fn a_row_says_what_is_attached_and_what_is_missing() {
+        let attached = vec![AttachedView { program: "uplink_ingress", how: "tcx", id: 7 }];
+        let mut link = LinkView {
+            index: 4,
+            name: Some("eth0".into()),
+            role: "uplink",
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            sources: vec!["10.0.0.1".parse().unwrap()],
+            xdp_redirect: false,
+            attached,
+        };
+        assert_eq!(row(&link), ["4", "eth0", "uplink", "10.0.0.1", "10.0.0.1", "uplink_ingress/tcx"]);
+        link = LinkView { name: None, attached: Vec::new(), ..link };
+        assert_eq!(row(&link)[1..], ["(gone)", "uplink", "10.0.0.1", "10.0.0.1", "-"]);
+    }
+}

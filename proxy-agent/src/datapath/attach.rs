@@ -1,0 +1,327 @@
+//! The programs of the packet path, on the node's links.
+
+mod clsact;
+mod inspect;
+mod netlink;
+mod pinned;
+mod table;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use self::{
+    netlink::Netlink,
+    pinned::{Loaded, Place},
+};
+use super::{hooks::LinkHook, pins::Pins};
+use crate::links::{Link, Topology};
+
+pub use inspect::{AttachedView, LinkView, inspect_links};
+pub(crate) use table::LinkTable;
+
+/// How the programs get their packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkOptions {
+    /// By which of the kernel's ways.
+    pub tc: TcMode,
+    /// Whether uplinks have an XDP program too.
+    pub xdp: XdpMode,
+    /// Whether pods' links have programs.
+    pub workload: WorkloadLinks,
+}
+
+/// How programs are attached to traffic control.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TcMode {
+    /// tcx where the kernel has it (6.6), else clsact.
+    #[default]
+    Auto,
+    /// tcx, side by side with the programs of others.
+    Tcx,
+    /// A filter of the clsact queueing discipline.
+    Clsact,
+}
+
+/// Whether packets are forwarded before the kernel has made anything of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum XdpMode {
+    /// No XDP program: to attach one resets some network cards.
+    #[default]
+    Off,
+    /// In the driver, on uplinks whose driver can.
+    Auto,
+    /// As auto, with a warning for each uplink whose driver cannot.
+    Native,
+    /// Behind the driver, which is slower than none: for tests.
+    Generic,
+}
+
+/// Whether packets that pods send and receive go through the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WorkloadLinks {
+    /// While a Service needs it: one with SCTP, or with ranges of allowed sources.
+    #[default]
+    Auto,
+    /// Also for pods whose connects the socket path does not see: virtual machines, and sandboxes with a
+    /// kernel of their own.
+    Always,
+    /// Not even then.
+    Never,
+}
+
+/// A loaded program.
+#[derive(Debug)]
+pub(crate) struct LinkProgram {
+    pub(crate) program: OwnedFd,
+    /// Its number.
+    pub(crate) id: u32,
+}
+
+/// Keeps the programs on the links that they belong to, and the map `LINKS` in step. What is attached stays
+/// when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Attachments {
+    programs: BTreeMap<LinkHook, LinkProgram>,
+    options: LinkOptions,
+    table: LinkTable,
+    tcx: bool,
+    /// Uplinks that refused XDP, with their MTU: not asked again before that changes, for some network cards
+    /// are reset by the attempt.
+    no_xdp: BTreeMap<u32, u32>,
+    said: HashSet<(u32, String)>,
+    /// What an earlier agent has left as filters is known to be gone.
+    clean: bool,
+}
+
+impl Attachments {
+    pub(crate) fn new(
+        programs: BTreeMap<LinkHook, LinkProgram>,
+        options: LinkOptions,
+        table: LinkTable,
+    ) -> Self {
+        let probe = || programs.values().next().is_some_and(|loaded| pinned::has_tcx(loaded.program.as_fd()));
+        let tcx = match options.tc {
+            TcMode::Auto => probe(),
+            TcMode::Tcx => true,
+            TcMode::Clsact => false,
+        };
+        Self { programs, options, table, tcx, no_xdp: BTreeMap::new(), said: HashSet::new(), clean: false }
+    }
+
+    /// Brings links and programs together: what is attached already gets the new program in its place, what
+    /// is on a link that is gone or has another role now is removed. False when something is left to be
+    /// tried again.
+    pub(crate) fn set(&mut self, pins: &Pins, topology: &Topology, needs_workload: bool) -> bool {
+        self.forget(topology);
+        let netlink = match Netlink::open() {
+            Ok(netlink) => netlink,
+            Err(error) => return self.fail(0, format!("opening a netlink socket: {error}")),
+        };
+        // Before the programs: they decide by it.
+        let may_redirect = matches!(self.options.xdp, XdpMode::Auto | XdpMode::Native);
+        let before = table::wanted(topology, |index| may_redirect && self.table.has_native_xdp(index));
+        let mut problems = self.table.set(&before);
+        let (mut wanted, mut native) = (BTreeSet::new(), BTreeSet::new());
+        let mut complete = true;
+        for hook in LinkHook::ALL {
+            if !self.wants(hook, needs_workload) {
+                continue;
+            }
+            for link in topology.of_role(hook.role()) {
+                if !link.ethernet {
+                    self.say(link.index, || {
+                        let Link { name, .. } = link;
+                        format!("link {name} is not Ethernet: packets to Services that come in by it are not served")
+                    });
+                    continue;
+                }
+                let attached = match hook {
+                    LinkHook::UplinkXdp => self.attach_xdp(&netlink, pins, link),
+                    _ => self.attach_tc(&netlink, pins, hook, link),
+                };
+                match attached {
+                    Ok(Attached::Native) => drop(native.insert(link.index)),
+                    Ok(Attached::Refused) => continue,
+                    Ok(Attached::Yes) => {}
+                    // The news of its end are on their way.
+                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                    Err(error) => {
+                        let what = format!("attaching {} to link {}: {error}", hook.name(), link.name);
+                        complete &= self.fail(link.index, what);
+                    }
+                }
+                wanted.insert((hook, link.index));
+            }
+        }
+        problems.extend(self.table.set(&table::wanted(topology, |index| native.contains(&index))));
+        if let Err(error) = self.remove_others(&netlink, pins, &wanted) {
+            problems.push(format!("removing programs from links: {error}"));
+        }
+        problems.into_iter().fold(complete, |_, problem| self.fail(0, problem))
+    }
+
+    fn wants(&self, hook: LinkHook, needs_workload: bool) -> bool {
+        let wanted = match hook {
+            LinkHook::UplinkEgress | LinkHook::UplinkIngress => true,
+            LinkHook::WorkloadEgress | LinkHook::WorkloadIngress => needs_workload,
+            LinkHook::UplinkXdp => self.options.xdp != XdpMode::Off,
+        };
+        wanted && self.programs.contains_key(&hook)
+    }
+
+    fn attach_tc(&self, netlink: &Netlink, pins: &Pins, hook: LinkHook, link: &Link) -> io::Result<Attached> {
+        let loaded = self.loaded(hook)?;
+        let done = if self.tcx {
+            let place = if hook.is_egress() { Place::TcxEgress } else { Place::TcxIngress };
+            pinned::attach(loaded, place, link.index, &pins.link(&hook.pin(link.index)))?
+        } else {
+            let filters = clsact::filters(netlink, link.index)?;
+            let is_there = filters.iter().any(|filter| (filter.hook, filter.program) == (hook, loaded.id));
+            if !is_there {
+                clsact::attach(netlink, hook, link.index, loaded.program)?;
+            }
+            !is_there
+        };
+        if done {
+            let how = if self.tcx { "tcx" } else { "clsact" };
+            tracing::info!(link = link.name, program = hook.name(), how, "attached");
+        }
+        Ok(Attached::Yes)
+    }
+
+    fn attach_xdp(&mut self, netlink: &Netlink, pins: &Pins, link: &Link) -> io::Result<Attached> {
+        let Link { index, name, mtu, .. } = link;
+        if self.no_xdp.get(index) == Some(mtu) {
+            return Ok(Attached::Refused);
+        }
+        let hook = LinkHook::UplinkXdp;
+        let pin = pins.link(&hook.pin(*index));
+        let native = self.options.xdp != XdpMode::Generic;
+        let place = if native { Place::XdpNative } else { Place::XdpGeneric };
+        // The mode of a link cannot be changed.
+        if pinned::program(&pin, place, *index).is_some() && netlink.has_native_xdp(*index)? == Some(!native)
+        {
+            pinned::detach(&pin)?;
+        }
+        let refused = match pinned::attach(self.loaded(hook)?, place, *index, &pin) {
+            Ok(done) => {
+                if done {
+                    let how = if native { "native" } else { "generic" };
+                    tracing::info!(link = name, program = hook.name(), how, "attached");
+                }
+                return Ok(if native { Attached::Native } else { Attached::Yes });
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Err(error),
+            Err(error) => error,
+        };
+        self.no_xdp.insert(*index, *mtu);
+        let why = match refused.raw_os_error() {
+            Some(libc::EBUSY) => "it has an XDP program of somebody else's".to_owned(),
+            Some(libc::EOPNOTSUPP | libc::EINVAL) if native => {
+                format!("its driver cannot run XDP programs, or not with an MTU of {mtu}")
+            }
+            _ => refused.to_string(),
+        };
+        let what = format!("no XDP on link {name}: {why}; its packets are served after the driver");
+        if self.options.xdp == XdpMode::Auto && refused.raw_os_error() != Some(libc::EBUSY) {
+            tracing::info!("{what}");
+        } else {
+            tracing::warn!("{what}");
+        }
+        Ok(Attached::Refused)
+    }
+
+    /// Removes what is attached but not `wanted`, and what is attached in the way that is not used.
+    fn remove_others(
+        &mut self,
+        netlink: &Netlink,
+        pins: &Pins,
+        wanted: &BTreeSet<(LinkHook, u32)>,
+    ) -> io::Result<()> {
+        for name in pins.links().map_err(io::Error::other)? {
+            let Some((hook, index)) = LinkHook::of_pin(&name) else { continue };
+            if wanted.contains(&(hook, index)) && (self.tcx || hook == LinkHook::UplinkXdp) {
+                continue;
+            }
+            pinned::detach(&pins.link(&name))?;
+            tracing::info!(pin = name, "detached");
+        }
+        // With tcx no filter of ours comes up again.
+        if self.clean && self.tcx {
+            return Ok(());
+        }
+        for index in clsact::interfaces(netlink)? {
+            for filter in clsact::filters(netlink, index)? {
+                if self.tcx || !wanted.contains(&(filter.hook, index)) {
+                    clsact::detach(netlink, filter.hook, index)?;
+                    tracing::info!(
+                        interface = index,
+                        program = filter.hook.name(),
+                        "removed a clsact filter"
+                    );
+                }
+            }
+        }
+        self.clean = true;
+        Ok(())
+    }
+
+    fn loaded(&self, hook: LinkHook) -> io::Result<Loaded<'_>> {
+        let loaded = self.programs.get(&hook).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Loaded { program: loaded.program.as_fd(), id: loaded.id })
+    }
+
+    fn forget(&mut self, topology: &Topology) {
+        let there: HashSet<u32> = topology.links.iter().map(|link| link.index).chain([0]).collect();
+        self.said.retain(|(index, _)| there.contains(index));
+        self.no_xdp.retain(|index, _| there.contains(index));
+    }
+
+    /// Always false, for what is to be tried again.
+    fn fail(&mut self, index: u32, what: String) -> bool {
+        self.say(index, || what);
+        false
+    }
+
+    /// Warns, once for each link.
+    fn say(&mut self, index: u32, what: impl FnOnce() -> String) {
+        let what = what();
+        if self.said.insert((index, what.clone())) {
+            tracing::warn!("{what}");
+        }
+    }
+}
+
+/// What came of attaching a program.
+enum Attached {
+    /// It is attached.
+    Yes,
+    /// It is attached in the driver.
+    Native,
+    /// The link cannot have it.
+    Refused,
+}
+
+/// Removes every filter of ours from the links of the thread's network namespace, and each queueing discipline
+/// that is left empty by it. Returns what was removed, one line each.
+pub(crate) fn remove_filters() -> io::Result<Vec<String>> {
+    let netlink = Netlink::open()?;
+    let names = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let mut removed = Vec::new();
+    for index in clsact::interfaces(&netlink)? {
+        let filters = clsact::filters(&netlink, index)?;
+        if filters.is_empty() {
+            continue;
+        }
+        let link = rustix::net::netdevice::index_to_name(&names, index).unwrap_or_else(|_| index.to_string());
+        for filter in filters {
+            clsact::detach(&netlink, filter.hook, index)?;
+            removed.push(format!("filter {} of link {link}", filter.hook.name()));
+        }
+        clsact::remove_empty(&netlink, index)?;
+    }
+    Ok(removed)
+}

@@ -6,6 +6,7 @@ mod links;
 mod node_name;
 mod output;
 mod plan;
+mod planning;
 mod run;
 mod services;
 

@@ -4,9 +4,9 @@ use std::{io, path::PathBuf};
 
 use anyhow::Context;
 
-use super::{node_name::node_name, output::Format};
+use super::{node_name::node_name, output::Format, planning::PlanArgs};
 use crate::{
-    plan::{Planner, PlannerConfig},
+    plan::Planner,
     source::manifests,
     state::{Dirty, Store},
 };
@@ -21,13 +21,15 @@ pub(super) struct Args {
     /// Name of the node to plan for: decides which endpoints are local [default: the host name].
     #[arg(long, value_name = "NAME", env = "NODE_NAME", alias = "hostname-override")]
     node_name: Option<String>,
+    #[command(flatten)]
+    planning: PlanArgs,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let node_name = node_name(args.node_name.as_deref())?;
+    let (node_name, config) = (node_name(args.node_name.as_deref())?, args.planning.config());
     let manifests = manifests::load(args.manifests, &node_name)?;
     for problem in &manifests.problems {
         eprintln!("{problem}");
@@ -37,7 +39,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     for change in manifests.into_changes() {
         dirty.merge(store.apply(change));
     }
-    let mut planner = Planner::new(PlannerConfig::default());
+    let mut planner = Planner::new(config);
     for problem in planner.plan(&store, &dirty).problems {
         eprintln!("{problem}");
     }

@@ -4,14 +4,13 @@ use anyhow::{Context, Result};
 use clap::value_parser;
 use tracing::info;
 
-use super::node_name::node_name;
+use super::{node_name::node_name, planning::PlanArgs};
 use crate::{
     datapath::{
         self, Capacities, DEFAULT_BPFFS, Datapath, LinkOptions, SourcePorts, TcMode, WorkloadLinks, XdpMode,
     },
     links::Uplinks,
     logging,
-    plan::PlannerConfig,
     run::{self, Counters, Source},
 };
 
@@ -29,6 +28,9 @@ pub(super) struct Args {
     /// Name of this node's Node object [default: the host name].
     #[arg(long, env = "NODE_NAME", alias = "hostname-override", value_name = "NAME")]
     node_name: Option<String>,
+
+    #[command(flatten)]
+    planning: PlanArgs,
 
     /// cgroup v2 directory whose processes are served [default: the cgroup v2 mount].
     #[arg(long, value_name = "DIR")]
@@ -92,7 +94,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     datapath::return_large_buffers();
     logging::init(args.log_level, args.log_format);
     let node_name = node_name(args.node_name.as_deref())?;
-    let options = args.datapath();
+    let (options, config) = (args.datapath(), args.planning.config());
     let source = match args.manifests {
         Some(dir) => Source::Manifests(dir),
         None => Source::Kube(args.kubeconfig),
@@ -106,7 +108,6 @@ pub(super) fn run(args: Args) -> Result<()> {
         .build()
         .context("starting the agent's runtime")?;
     let counters = Arc::new(Counters::default());
-    let config = PlannerConfig::default();
     let ended = runtime.block_on(run::run(&mut datapath, source, &node_name, config, args.uplinks, counters));
     // A file or a name that is still being read, from a server that does not answer, is not waited for.
     runtime.shutdown_background();

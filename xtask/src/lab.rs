@@ -15,19 +15,25 @@
 
 mod addr;
 mod agent;
+mod capture;
 mod cgroup;
 mod client;
 mod interrupt;
+mod links;
 mod load;
 mod log;
 mod manifests;
 mod mounts;
+mod netlink;
 mod netns;
 mod node;
 pub mod objects;
 mod place;
+mod raw;
+mod sctp;
 mod server;
 mod session;
+mod stream;
 mod sys;
 mod wire;
 
@@ -39,14 +45,19 @@ use anyhow::{Context, ensure};
 
 pub use self::addr::{Addresses, mapped};
 pub use self::agent::{Agent, AgentSpec};
+pub use self::capture::Capture;
 pub use self::client::{Answer, Failure, Step, TcpSession, UdpSession, Via, ask, ask_within};
 pub use self::interrupt::{exit_on_ctrl_c, wait_if_stopping};
+pub use self::links::{ETH0, Network, Offload};
 pub use self::load::{Load, LoadReport, LoadSpec};
 pub use self::log::{Log, LogLine};
 pub use self::manifests::Manifests;
-pub use self::node::{Node, Pod};
+pub use self::node::{Node, Pod, SecondLink};
 pub use self::place::Place;
+pub use self::raw::{PacketSocket, RawSender};
+pub use self::sctp::{SctpServer, SctpSession};
 pub use self::server::Server;
+pub use self::stream::{Stream, StreamReport};
 
 use self::mounts::Mounts;
 use self::node::Router;
@@ -72,14 +83,15 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "the lab needs root (it makes network namespaces and cgroups): run this with sudo"
         );
+        let ticket = Arc::new(Ticket::take(name)?);
         Ok(Self {
             nodes: Mutex::default(),
             pods: Mutex::default(),
             node_ids: AtomicU8::new(0),
             outside_ids: AtomicU8::new(0),
-            ticket: Arc::new(Ticket::take(name)?),
-            router: Router::new().context("making the lab's router")?,
+            router: Router::new(&ticket).context("making the lab's router")?,
             mounts: Arc::new(Mounts::new()?),
+            ticket,
         })
     }
 
@@ -120,6 +132,23 @@ impl Lab {
     pub fn add_outside(&self, name: &str) -> anyhow::Result<Place> {
         let id = node::next_id(&self.outside_ids).context("no room for another client")?;
         self.router.outside(name, id, &self.ticket).with_context(|| format!("adding the client {name}"))
+    }
+
+    /// Connects a node to the router once more.
+    pub fn add_second_link(&self, node: &Node) -> anyhow::Result<SecondLink> {
+        let added = self.router.connect_again(node);
+        added.with_context(|| format!("adding a second link to {}", node.name()))
+    }
+
+    /// Makes the router send packets for a network to a node.
+    pub fn route_to(&self, node: &Node, network: Network) -> anyhow::Result<()> {
+        self.router().route(network, node.link(), node.addresses().like(network.0))
+    }
+
+    /// The router between the nodes and the clients outside.
+    #[must_use]
+    pub fn router(&self) -> &Place {
+        self.router.place()
     }
 
     /// A folder of manifests that goes away with the lab even where destructors do not run.

@@ -3,6 +3,8 @@
 
 #[path = "lab/deny.rs"]
 mod deny;
+#[path = "lab/network.rs"]
+mod network;
 
 use std::fs;
 use std::io::ErrorKind;

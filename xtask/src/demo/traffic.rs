@@ -163,5 +163,6 @@ fn via(via: Via) -> &'static str {
         Via::Mptcp => "mptcp",
         Via::Udp => "udp",
         Via::UdpConnected => "udp-c",
+        Via::Sctp => "sctp",
     }
 }

@@ -28,6 +28,14 @@ impl Addresses {
         }
     }
 
+    /// What a node has on its second link: `172.19.0.<node>` and `fd00:172:19::<node>`.
+    pub(super) fn node_again(node: u8) -> Self {
+        Self {
+            v4: Ipv4Addr::new(172, 19, 0, node),
+            v6: Ipv6Addr::new(0xfd00, 0x172, 0x19, 0, 0, 0, 0, node.into()),
+        }
+    }
+
     /// The router between the nodes: `172.18.0.254` and `fd00:172:18::fe`.
     pub(super) fn router() -> Self {
         Self::node(254)
@@ -39,6 +47,12 @@ impl Addresses {
             v4: Ipv4Addr::new(192, 168, 77, id),
             v6: Ipv6Addr::new(0xfd00, 0x192, 0x168, 0, 0, 0, 0, id.into()),
         }
+    }
+
+    /// The address of the family of `like`.
+    #[must_use]
+    pub fn like(&self, like: IpAddr) -> IpAddr {
+        if like.is_ipv4() { self.v4.into() } else { self.v6.into() }
     }
 
     /// Both addresses, IPv4 first.

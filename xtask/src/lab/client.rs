@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use nix::sys::socket::{SockaddrStorage, connect};
 use serde::Deserialize;
+use socket2::{Domain, Protocol, Socket, Type};
 
+use super::sctp::SctpSession;
 use super::sys;
 
 /// How long `ask` waits for a connection and for an answer, each.
@@ -25,6 +27,8 @@ pub enum Via {
     Udp,
     /// connect(), send(), recv().
     UdpConnected,
+    /// An association on a raw socket, which the socket programs of a node do not see; ended in order.
+    Sctp,
 }
 
 /// What a server said, and what the client's socket says about it.
@@ -83,7 +87,7 @@ impl Failure {
         matches!(self.kind, ErrorKind::TimedOut | ErrorKind::WouldBlock)
     }
 
-    fn at(step: Step) -> impl Fn(io::Error) -> Self {
+    pub(super) fn at(step: Step) -> impl Fn(io::Error) -> Self {
         move |error| Self { step, kind: error.kind(), errno: error.raw_os_error(), text: error.to_string() }
     }
 }
@@ -108,6 +112,12 @@ pub fn ask_within(via: Via, to: SocketAddr, patience: Duration) -> Result<Answer
         Via::Mptcp => TcpSession::connect_mptcp(to, patience)?.ask(b"who are you?"),
         Via::Udp => UdpSession::open(to, patience)?.ask_to(b"who are you?", to),
         Via::UdpConnected => UdpSession::connect(to, patience)?.ask(b"who are you?"),
+        Via::Sctp => {
+            let mut session = SctpSession::connect(to, patience)?;
+            let answer = session.ask(b"who are you?")?;
+            session.shutdown()?;
+            Ok(answer)
+        }
     }
 }
 
@@ -122,6 +132,16 @@ impl TcpSession {
     pub fn connect(to: SocketAddr, patience: Duration) -> Result<Self, Failure> {
         let stream = TcpStream::connect_timeout(&to, patience).map_err(Failure::at(Step::Connect))?;
         Self::over(stream, patience)
+    }
+
+    /// The same from a source port, which may have been in use until just now.
+    pub fn connect_from(port: u16, to: SocketAddr, patience: Duration) -> Result<Self, Failure> {
+        let open = |error| Failure::at(Step::Open)(error);
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).map_err(open)?;
+        socket.set_reuse_address(true).map_err(open)?;
+        socket.bind(&any(to, port).into()).map_err(open)?;
+        socket.connect_timeout(&to.into(), patience).map_err(Failure::at(Step::Connect))?;
+        Self::over(socket.into(), patience)
     }
 
     /// The same with MPTCP.
@@ -174,11 +194,12 @@ pub struct UdpSession {
 impl UdpSession {
     /// A socket of the family of `like`, not connected.
     pub fn open(like: SocketAddr, patience: Duration) -> Result<Self, Failure> {
-        let any: SocketAddr = match like {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any).map_err(Failure::at(Step::Open))?;
+        Self::open_at(0, like, patience)
+    }
+
+    /// The same with a source port.
+    pub fn open_at(port: u16, like: SocketAddr, patience: Duration) -> Result<Self, Failure> {
+        let socket = UdpSocket::bind(any(like, port)).map_err(Failure::at(Step::Open))?;
         socket.set_read_timeout(Some(patience)).map_err(Failure::at(Step::Open))?;
         Ok(Self { socket })
     }
@@ -214,7 +235,16 @@ impl UdpSession {
     }
 }
 
-fn answer_datagram(datagram: &[u8], remote: SocketAddr) -> Result<Answer, Failure> {
+/// No address in particular, of the family of `like`.
+fn any(like: SocketAddr, port: u16) -> SocketAddr {
+    match like {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+    }
+}
+
+/// Understands an answer that came in one datagram.
+pub(super) fn answer_datagram(datagram: &[u8], remote: SocketAddr) -> Result<Answer, Failure> {
     let (hello, echo) = match datagram.iter().position(|byte| *byte == b'\n') {
         Some(end) => (&datagram[..end], datagram[end + 1..].to_vec()),
         None => (datagram, Vec::new()),

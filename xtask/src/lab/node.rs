@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use super::addr::{Addresses, Gateway};
 use super::cgroup;
+use super::links::ETH0;
 use super::mounts::Mounts;
 use super::netns::Netns;
 use super::place::Place;
@@ -38,23 +39,45 @@ const CLIENT: &[(&str, &str)] = &[("ipv4/ip_local_port_range", "10000 65000"), (
 
 /// The network between the nodes: a namespace that routes.
 #[derive(Debug)]
-pub(super) struct Router {
-    netns: Netns,
-}
+pub(super) struct Router(Place);
 
 impl Router {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new(lab: &Arc<Ticket>) -> anyhow::Result<Self> {
         let netns = Netns::new()?;
         netns.sysctl(EVERYWHERE)?;
         netns.sysctl(ROUTING)?;
-        wire::loopback_up(&netns, Some(Addresses::router()))?;
-        Ok(Self { netns })
+        let addresses = Addresses::router();
+        wire::loopback_up(&netns, Some(addresses))?;
+        Ok(Self(Place::new("router", addresses, "", netns, None, None, Arc::clone(lab))))
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.0
+    }
+
+    /// A second wire to a node, which is `eth1` there.
+    pub(super) fn connect_again(&self, node: &Node) -> anyhow::Result<SecondLink> {
+        let link =
+            SecondLink { name: format!("{}-2", node.link()), addresses: Addresses::node_again(node.id) };
+        let wire = Wire {
+            upper: self.0.netns(),
+            upper_addresses: Addresses::router(),
+            upper_name: link.name.clone(),
+            gateway: Gateway::OF_NODES,
+            lower: node.netns(),
+            lower_name: "eth1",
+            metric: 2000,
+            lower_addresses: link.addresses,
+            behind: None,
+        };
+        wire.lay()?;
+        Ok(link)
     }
 
     /// Connects a new namespace to the router.
     fn connect(
         &self,
-        name: String,
+        name: &str,
         addresses: Addresses,
         behind: Option<Networks>,
         settings: &[(&str, &str)],
@@ -64,11 +87,13 @@ impl Router {
         netns.sysctl(settings)?;
         wire::loopback_up(&netns, None)?;
         let wire = Wire {
-            upper: &self.netns,
+            upper: self.0.netns(),
             upper_addresses: Addresses::router(),
-            upper_name: name,
+            upper_name: name.to_owned(),
             gateway: Gateway::OF_NODES,
             lower: &netns,
+            lower_name: ETH0,
+            metric: 0,
             lower_addresses: addresses,
             behind,
         };
@@ -79,8 +104,9 @@ impl Router {
     /// A client outside of the cluster.
     pub(super) fn outside(&self, name: &str, id: u8, lab: &Arc<Ticket>) -> anyhow::Result<Place> {
         let addresses = Addresses::outside(id);
-        let netns = self.connect(format!("out-{id}"), addresses, None, CLIENT)?;
-        Ok(Place::new(name, addresses, netns, None, None, Arc::clone(lab)))
+        let link = format!("out-{id}");
+        let netns = self.connect(&link, addresses, None, CLIENT)?;
+        Ok(Place::new(name, addresses, &link, netns, None, None, Arc::clone(lab)))
     }
 }
 
@@ -107,7 +133,8 @@ impl Node {
         let addresses = Addresses::node(id);
         let network = Addresses::pod(id, 0);
         let behind = Networks { v4: (network.v4, 24), v6: (network.v6, 64) };
-        let netns = router.connect(format!("node-{id}"), addresses, Some(behind), ROUTING)?;
+        let link = format!("node-{id}");
+        let netns = router.connect(&link, addresses, Some(behind), ROUTING)?;
         let cgroup = lab.cgroup.join(name);
         cgroup::make_threaded(&cgroup)?;
         let bpffs = lab.scratch.join(name).join("bpffs");
@@ -115,6 +142,7 @@ impl Node {
         let host = Place::new(
             name,
             addresses,
+            &link,
             netns,
             Some(cgroup.clone()),
             Some(Arc::clone(mounts)),
@@ -151,18 +179,21 @@ impl Node {
         netns.sysctl(EVERYWHERE)?;
         netns.sysctl(CLIENT)?;
         wire::loopback_up(&netns, None)?;
+        let link = format!("pod-{id}");
         let wire = Wire {
             upper: self.netns(),
             upper_addresses: self.addresses(),
-            upper_name: format!("pod-{id}"),
+            upper_name: link.clone(),
             gateway: Gateway::OF_PODS,
             lower: &netns,
+            lower_name: ETH0,
+            metric: 0,
             lower_addresses: addresses,
             behind: None,
         };
         wire.lay()?;
         let place =
-            Place::new(name, addresses, netns, Some(self.cgroup.clone()), None, Arc::clone(&self.lab));
+            Place::new(name, addresses, &link, netns, Some(self.cgroup.clone()), None, Arc::clone(&self.lab));
         Ok(Pod { place, node: self.name().to_owned() })
     }
 }
@@ -173,6 +204,15 @@ impl Deref for Node {
     fn deref(&self) -> &Place {
         &self.host
     }
+}
+
+/// A node's second link to the router.
+#[derive(Clone, Debug)]
+pub struct SecondLink {
+    /// Its name on the router; on the node it is `eth1`.
+    pub name: String,
+    /// The node's addresses there.
+    pub addresses: Addresses,
 }
 
 /// A pod: a network namespace of its own behind its node. Its threads are in the node's cgroup.

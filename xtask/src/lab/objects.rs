@@ -70,6 +70,39 @@ impl ServiceBuilder {
         self
     }
 
+    /// The node port of the port that was added last.
+    ///
+    /// # Panics
+    /// When none was.
+    pub fn node_port(mut self, number: u16) -> Self {
+        let last = self.0["spec"]["ports"].as_array_mut().and_then(|ports| ports.last_mut());
+        last.expect("a node port without a port")["nodePort"] = json!(number);
+        self
+    }
+
+    /// Adds an external IP.
+    pub fn external_ip(mut self, address: impl Into<IpAddr>) -> Self {
+        push(&mut self.0["spec"]["externalIPs"], json!(address.into()));
+        self
+    }
+
+    /// Adds an address of a load balancer.
+    pub fn balancer_ip(mut self, address: impl Into<IpAddr>) -> Self {
+        let ingress = json!({ "ip": address.into(), "ipMode": "VIP" });
+        push(&mut self.0["status"]["loadBalancer"]["ingress"], ingress);
+        self
+    }
+
+    /// loadBalancerSourceRanges.
+    pub fn source_ranges(self, ranges: &[&str]) -> Self {
+        self.spec("loadBalancerSourceRanges", json!(ranges))
+    }
+
+    /// externalTrafficPolicy Local.
+    pub fn external_local(self) -> Self {
+        self.spec("externalTrafficPolicy", json!("Local"))
+    }
+
     /// sessionAffinity ClientIP with this timeout.
     pub fn affinity(self, seconds: u32) -> Self {
         self.spec("sessionAffinity", json!("ClientIP"))

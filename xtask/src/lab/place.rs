@@ -1,6 +1,6 @@
 //! A place of the lab where code can run: a network namespace, and the cgroup of a node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -19,24 +19,28 @@ pub struct Place(Arc<Inner>);
 struct Inner {
     name: String,
     addresses: Addresses,
+    /// Name of the other end of its `eth0`.
+    link: String,
     netns: Netns,
     /// None outside of the cluster: no agent's programs apply there.
     cgroup: Option<PathBuf>,
     /// Only on a node: pods have nothing to do with its bpffs.
     mounts: Option<Arc<Mounts>>,
-    _lab: Arc<Ticket>,
+    lab: Arc<Ticket>,
 }
 
 impl Place {
     pub(super) fn new(
         name: &str,
         addresses: Addresses,
+        link: &str,
         netns: Netns,
         cgroup: Option<PathBuf>,
         mounts: Option<Arc<Mounts>>,
         lab: Arc<Ticket>,
     ) -> Self {
-        Self(Arc::new(Inner { name: name.to_owned(), addresses, netns, cgroup, mounts, _lab: lab }))
+        let (name, link) = (name.to_owned(), link.to_owned());
+        Self(Arc::new(Inner { name, addresses, link, netns, cgroup, mounts, lab }))
     }
 
     /// The name that its servers answer with.
@@ -51,11 +55,22 @@ impl Place {
         self.0.addresses
     }
 
+    /// What the other end of its `eth0` is called: on the router, or for a pod on its node.
+    #[must_use]
+    pub fn link(&self) -> &str {
+        &self.0.link
+    }
+
+    /// A folder that goes away with the lab.
+    pub(super) fn scratch(&self) -> &Path {
+        &self.0.lab.scratch
+    }
+
     /// The same network, but in no node's cgroup: no agent's programs apply. What a benchmark compares with.
     #[must_use]
     pub fn without_programs(&self) -> Self {
-        let Inner { name, addresses, netns, cgroup: _, mounts, _lab } = &*self.0;
-        Self::new(name, *addresses, netns.clone(), None, mounts.clone(), Arc::clone(_lab))
+        let Inner { name, addresses, link, netns, cgroup: _, mounts, lab } = &*self.0;
+        Self::new(name, *addresses, link, netns.clone(), None, mounts.clone(), Arc::clone(lab))
     }
 
     pub(super) fn netns(&self) -> &Netns {

@@ -121,7 +121,8 @@ async fn answer_datagrams(socket: UdpSocket, local: SocketAddr, endpoint: Arc<st
     }
 }
 
-fn hello(endpoint: &str, peer: SocketAddr, local: SocketAddr) -> String {
+/// Who is answering whom.
+pub(super) fn hello(endpoint: &str, peer: SocketAddr, local: SocketAddr) -> String {
     let mut line = serde_json::json!({ "endpoint": endpoint, "peer": peer, "local": local }).to_string();
     line.push('\n');
     line

@@ -1,13 +1,16 @@
 //! The one place where the lab has to be unsafe.
 
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
+
+use super::links::Offload;
 
 /// Makes the kernel kill the child when the thread that starts it ends, however it ends.
 pub(super) fn die_with_this_thread(command: &mut Command) {
@@ -29,4 +32,57 @@ pub(super) fn mptcp_socket(ipv6: bool) -> io::Result<TcpStream> {
     }
     // SAFETY: socket() has just returned this descriptor, and nobody else has it.
     Ok(TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Switches an offload of a link in the network namespace of the calling thread.
+pub(super) fn set_offload(link: &str, offload: Offload, on: bool) -> io::Result<()> {
+    /// `struct ethtool_value` of linux/ethtool.h.
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    // ETHTOOL_STXCSUM and ETHTOOL_SGRO of linux/ethtool.h.
+    let command = match offload {
+        Offload::TransmitChecksum => 0x17,
+        Offload::ReceiveMerge => 0x2c,
+    };
+    let mut value = Value { command, data: on.into() };
+    // SAFETY: all of the structure is numbers and pointers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    if link.len() > room {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a name too long for a link"));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(link.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: SIOCETHTOOL takes an ifreq whose data points to a value of the command's type, here an
+    // ethtool_value; both live until the call returns.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A socket that gets every frame of a link in the network namespace of the calling thread, and sends
+/// frames out of it.
+pub(super) fn packet_socket(link: &str) -> io::Result<Socket> {
+    // It gets nothing until it is bound: frames of other links are not for it.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    let number = |n: i32| u16::try_from(n).map_err(io::Error::other);
+    let index = nix::net::if_::if_nametoindex(link)?;
+    let ll = libc::sockaddr_ll {
+        sll_family: number(libc::AF_PACKET)?,
+        sll_protocol: number(libc::ETH_P_ALL)?.to_be(),
+        sll_ifindex: i32::try_from(index).map_err(io::Error::other)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&ll)).map_err(io::Error::other)?;
+    // SAFETY: the address is a whole sockaddr_ll, of the length that is told, and lives through the call.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const ll).cast(), length) };
+    if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }

@@ -1,20 +1,19 @@
 //! Wires between namespaces: a routed veth pair, its addresses and its routes, by netlink.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context;
-use futures::TryStreamExt;
-use rtnetlink::packet_route::address::AddressHeaderFlags;
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::addr::{Addresses, Gateway};
+use super::netlink::{add_address, add_route, index_of, netlink, up};
 use super::netns::Netns;
 
 /// The loopback interface has this index in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// A veth pair from an upper namespace (a router to its children) to a lower one, where it is `eth0`.
+/// A veth pair from an upper namespace (a router to its children) to a lower one.
 pub(super) struct Wire<'a> {
     /// Who routes: the router for nodes, a node for its pods.
     pub(super) upper: &'a Netns,
@@ -26,6 +25,10 @@ pub(super) struct Wire<'a> {
     pub(super) gateway: Gateway,
     /// Who is connected.
     pub(super) lower: &'a Netns,
+    /// Interface name of the lower end.
+    pub(super) lower_name: &'a str,
+    /// Metric of the lower end's default route: the lowest of a namespace is the one in use.
+    pub(super) metric: u32,
     /// The lower end's addresses.
     pub(super) lower_addresses: Addresses,
     /// Networks that are reached through the lower end: the pods of a node.
@@ -58,7 +61,8 @@ impl Wire<'_> {
             .await
             .context("adding a veth pair")?;
         let peer = index_of(handle, &peer).await?;
-        let lower = LinkUnspec::new_with_index(peer).name("eth0").setns_by_fd(self.lower.raw_fd()).build();
+        let lower =
+            LinkUnspec::new_with_index(peer).name(self.lower_name).setns_by_fd(self.lower.raw_fd()).build();
         handle.link().set(lower).execute().await.context("moving the lower end to its namespace")?;
 
         let index = index_of(handle, &self.upper_name).await?;
@@ -97,7 +101,7 @@ impl Wire<'_> {
     }
 
     async fn lay_lower(&self, handle: &Handle) -> anyhow::Result<()> {
-        let index = index_of(handle, "eth0").await?;
+        let index = index_of(handle, self.lower_name).await?;
         add_address(handle, index, self.lower_addresses.v4.into(), 32).await?;
         add_address(handle, index, self.lower_addresses.v6.into(), 128).await?;
         up(handle, index).await?;
@@ -105,11 +109,13 @@ impl Wire<'_> {
             .gateway(self.gateway.v4)
             .output_interface(index)
             .pref_source(self.lower_addresses.v4)
+            .priority(self.metric)
             .onlink();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new()
             .gateway(self.gateway.v6)
             .output_interface(index)
-            .pref_source(self.lower_addresses.v6);
+            .pref_source(self.lower_addresses.v6)
+            .priority(self.metric);
         add_route(handle, v4.build()).await?;
         add_route(handle, v6.build()).await
     }
@@ -125,51 +131,4 @@ pub(super) fn loopback_up(netns: &Netns, extra: Option<Addresses>) -> anyhow::Re
         }
         Ok(())
     })
-}
-
-/// Runs netlink requests inside a namespace: a netlink socket belongs to the one it was made in.
-fn netlink<T: Send>(
-    netns: &Netns,
-    requests: impl AsyncFnOnce(Handle) -> anyhow::Result<T> + Send,
-) -> anyhow::Result<T> {
-    std::thread::scope(|scope| {
-        let done = scope.spawn(|| {
-            netns.enter()?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build()
-                .context("starting a runtime for netlink")?;
-            runtime.block_on(async {
-                let (connection, handle, _) = new_connection().context("opening a netlink socket")?;
-                tokio::spawn(connection);
-                requests(handle).await
-            })
-        });
-        done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-async fn index_of(handle: &Handle, name: &str) -> anyhow::Result<u32> {
-    let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
-    let link = found.with_context(|| format!("looking for link {name}"))?;
-    let link = link.with_context(|| format!("no link {name} in this namespace"))?;
-    Ok(link.header.index)
-}
-
-async fn up(handle: &Handle, index: u32) -> anyhow::Result<()> {
-    let change = LinkUnspec::new_with_index(index).up().build();
-    handle.link().set(change).execute().await.with_context(|| format!("bringing link {index} up"))
-}
-
-async fn add_address(handle: &Handle, index: u32, address: IpAddr, prefix: u8) -> anyhow::Result<()> {
-    let mut add = handle.address().add(index, address, prefix);
-    // Usable at once: even where duplicates are not looked for, the kernel marks a new IPv6 address
-    // tentative for a moment, and refuses it as the source of a route.
-    add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
-    add.execute().await.with_context(|| format!("adding address {address}/{prefix} to link {index}"))
-}
-
-async fn add_route(handle: &Handle, route: RouteMessage) -> anyhow::Result<()> {
-    let described = format!("{:?}", route.attributes);
-    handle.route().add(route).execute().await.with_context(|| format!("adding the route {described}"))
 }

@@ -1,0 +1,130 @@
+//! What tests change about the links of a place while the lab runs: sizes, offloads, addresses, routes.
+
+use std::net::IpAddr;
+
+use anyhow::Context;
+use futures::TryStreamExt;
+use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+
+use super::netlink::{add_address, index_of, netlink, up};
+use super::place::Place;
+use super::sys;
+
+/// The only link of a pod and of an outside client, and the first of a node.
+pub const ETH0: &str = "eth0";
+
+/// An address and how many of its bits name a network.
+pub type Network = (IpAddr, u8);
+
+/// Work that a link does in place of the network stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// Checksums of packets that are sent. A veth pair does not compute them at all: the other end trusts it.
+    /// XDP programs of the other end do not see that, and must not meet such a link.
+    TransmitChecksum,
+    /// Segments that are received are merged. A veth takes frames from XDP programs of its peer only with this,
+    /// or with an XDP program of its own.
+    ReceiveMerge,
+}
+
+impl Place {
+    /// The largest packet that a link sends, in bytes with the IP header.
+    pub fn set_mtu(&self, link: &str, mtu: u32) -> anyhow::Result<()> {
+        self.change_link(link, |change| change.mtu(mtu))
+    }
+
+    /// Takes a link up or down.
+    pub fn set_up(&self, link: &str, on: bool) -> anyhow::Result<()> {
+        self.change_link(link, |change| if on { change.up() } else { change.down() })
+    }
+
+    /// Switches an offload.
+    pub fn set_offload(&self, link: &str, offload: Offload, on: bool) -> anyhow::Result<()> {
+        self.run(|| sys::set_offload(link, offload, on))
+            .with_context(|| format!("switching {offload:?} of {link} in {}", self.name()))
+    }
+
+    /// Gives a link another address, usable at once.
+    pub fn add_address(&self, link: &str, address: IpAddr) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let index = index_of(&handle, link).await?;
+            add_address(&handle, index, address, whole(address)).await
+        })
+    }
+
+    /// Takes an address from whatever link has it.
+    pub fn remove_address(&self, address: IpAddr) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let found = handle.address().get().set_address_filter(address).execute().try_next().await;
+            let found = found.with_context(|| format!("looking for the address {address}"))?;
+            let found = found.with_context(|| format!("no link has the address {address}"))?;
+            let removed = handle.address().del(found).execute().await;
+            removed.with_context(|| format!("removing the address {address}"))
+        })
+    }
+
+    /// Removes a link, and with it the other end of its wire.
+    pub fn remove_link(&self, link: &str) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let index = index_of(&handle, link).await?;
+            handle.link().del(index).execute().await.with_context(|| format!("removing the link {link}"))
+        })
+    }
+
+    /// Sends packets to a network out of a link, to a gateway there; in place of an older route.
+    pub fn route(&self, network: Network, link: &str, gateway: IpAddr) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let index = index_of(&handle, link).await?;
+            let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(network.0, network.1)?;
+            let route = route.output_interface(index).gateway(gateway)?.onlink();
+            replace_route(&handle, route.build()).await
+        })
+    }
+
+    /// Drops packets to a network, silently.
+    pub fn route_nowhere(&self, network: Network) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(network.0, network.1)?;
+            replace_route(&handle, route.kind(RouteType::BlackHole).build()).await
+        })
+    }
+
+    /// Adds a veth pair of which both ends stay here, both up: a link that leads nowhere.
+    pub fn add_idle_link(&self, name: &str) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let peer = format!("{name}p");
+            let pair = rtnetlink::LinkVeth::new(name, &peer).build();
+            handle.link().add(pair).execute().await.with_context(|| format!("adding the link {name}"))?;
+            for end in [name, &peer] {
+                up(&handle, index_of(&handle, end).await?).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn change_link(
+        &self,
+        link: &str,
+        change: impl Fn(LinkBuilder) -> LinkBuilder + Sync,
+    ) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let index = index_of(&handle, link).await?;
+            let change = change(LinkUnspec::new_with_index(index)).build();
+            let changed = handle.link().set(change).execute().await;
+            changed.with_context(|| format!("changing the link {link} in {}", self.name()))
+        })
+    }
+}
+
+type LinkBuilder = rtnetlink::LinkMessageBuilder<LinkUnspec>;
+
+async fn replace_route(handle: &rtnetlink::Handle, route: RouteMessage) -> anyhow::Result<()> {
+    let described = format!("{:?}", route.attributes);
+    let added = handle.route().add(route).replace().execute().await;
+    added.with_context(|| format!("adding the route {described}"))
+}
+
+fn whole(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}

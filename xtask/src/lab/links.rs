@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context;
 use futures::TryStreamExt;
 use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::packet_route::tc::TcAttribute;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
 use super::netlink::{add_address, index_of, netlink, up};
@@ -87,6 +88,20 @@ impl Place {
         netlink(self.netns(), async |handle| {
             let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(network.0, network.1)?;
             replace_route(&handle, route.kind(RouteType::BlackHole).build()).await
+        })
+    }
+
+    /// The kinds of queueing disciplines on a link.
+    pub fn qdiscs(&self, link: &str) -> anyhow::Result<Vec<String>> {
+        netlink(self.netns(), async |handle| {
+            let index = index_of(&handle, link).await?;
+            let index = i32::try_from(index).context("a number of a link beyond its type")?;
+            let found = handle.qdisc().get().index(index).execute().try_collect::<Vec<_>>().await;
+            let found = found.with_context(|| format!("asking for the queueing disciplines of {link}"))?;
+            let kinds = found.into_iter().flat_map(|qdisc| qdisc.attributes).filter_map(|attribute| {
+                if let TcAttribute::Kind(kind) = attribute { Some(kind) } else { None }
+            });
+            Ok(kinds.collect())
         })
     }
 

@@ -16,8 +16,10 @@
 //! | 49, 50 ports of sidecars | `services::row_051_one_name_for_different_target_ports` |
 //! | 113 to 117 hints | `hints::*` |
 
+mod balancers;
 mod endpoints;
 mod flows;
+mod node_ports;
 mod segments;
 mod services;
 mod traffic;

@@ -14,6 +14,7 @@ mod inspection;
 mod lifecycle;
 mod limits;
 mod manifests;
+mod packet;
 mod pins;
 mod plan;
 mod policies;

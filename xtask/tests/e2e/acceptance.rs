@@ -1,5 +1,5 @@
 //! The acceptance checklist of kube-proxy's end-to-end tests, KUBE-PROXY.md section 7, by its row numbers:
-//! every row that a cluster IP is enough for. `docs/acceptance.md` has the others too.
+//! every row that is not for the health servers, the API server or the kubelet. `docs/acceptance.md` has all.
 //!
 //! Rows that tests elsewhere cover:
 //!
@@ -14,6 +14,8 @@
 //! | 35 with endpoints in the host's network | `policies::local_with_an_endpoint_in_the_hosts_network` |
 //! | 38, 39 terminating endpoints | `policies::terminating_endpoints_serve_when_no_other_does` |
 //! | 49, 50 ports of sidecars | `services::row_051_one_name_for_different_target_ports` |
+//! | 52 UDP, pod replaced, NodePort | `packet::udp::a_socket_moves_when_its_endpoint_is_replaced` |
+//! | 99 source ranges | `packet::policies::source_ranges_are_for_load_balancer_addresses_and_for_everyone` |
 //! | 113 to 117 hints | `hints::*` |
 
 mod balancers;

@@ -1,6 +1,7 @@
 //! The packet path: what no local socket makes. Clients outside the cluster, SCTP, and what comes back.
 
 pub(crate) mod exposed;
+mod headers;
 mod links;
 mod matrix;
 pub(crate) mod policies;

@@ -3,11 +3,12 @@
 
 /// Castagnoli's polynomial, lowest power first.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
-/// A packet's length in bytes has at most this many bits.
-const LENGTH_BITS: usize = 16;
+/// A packet's length in bytes has at most so many digits to the base of 16.
+const DIGITS: usize = 4;
 
-/// What each nibble becomes: as it is, and multiplied by x^(8·2^n), which is that many zero bytes more.
-static SHIFTS: [[[[u32; 16]; 8]; 2]; LENGTH_BITS] = shifts();
+/// For each digit of a length and each value of it: what each nibble becomes when it is multiplied by x^(8·value·16^digit),
+/// which is that many zero bytes more.
+static SHIFTS: [[[[u32; 16]; 8]; 16]; DIGITS] = shifts();
 
 /// How much the checksum of a packet of `length` bytes, less than 2^16, changes when its first four bytes, read with the
 /// lowest first, change by `difference` (an exclusive or).
@@ -17,9 +18,9 @@ static SHIFTS: [[[[u32; 16]; 8]; 2]; LENGTH_BITS] = shifts();
 #[must_use]
 pub fn change(difference: u32, length: u32) -> u32 {
     let mut crc = difference;
-    for (bit, choice) in SHIFTS.iter().enumerate() {
+    for (digit, values) in SHIFTS.iter().enumerate() {
         let mut shifted = 0;
-        for (number, nibble) in choice[(length >> bit & 1) as usize].iter().enumerate() {
+        for (number, nibble) in values[(length >> (4 * digit) & 0xf) as usize].iter().enumerate() {
             shifted ^= nibble[(crc >> (4 * number) & 0xf) as usize];
         }
         crc = shifted;
@@ -43,25 +44,29 @@ const fn product(one: u32, other: u32) -> u32 {
     sum
 }
 
-const fn shifts() -> [[[[u32; 16]; 8]; 2]; LENGTH_BITS] {
+const fn shifts() -> [[[[u32; 16]; 8]; 16]; DIGITS] {
+    const ONE: u32 = 1 << 31;
     // x^8; the highest bit is x^0.
-    let mut shift = 1 << (31 - 8);
-    let mut all = [[[[0; 16]; 8]; 2]; LENGTH_BITS];
-    let mut bit = 0;
-    while bit < LENGTH_BITS {
-        let mut number = 0;
-        while number < 8 {
-            let mut value = 0;
-            while value < 16 {
-                let nibble = (value as u32) << (4 * number);
-                all[bit][0][number][value] = nibble;
-                all[bit][1][number][value] = product(shift, nibble);
-                value += 1;
+    let mut unit = ONE >> 8;
+    let mut all = [[[[0; 16]; 8]; 16]; DIGITS];
+    let mut digit = 0;
+    while digit < DIGITS {
+        let (mut value, mut shift) = (0, ONE);
+        while value < 16 {
+            let mut number = 0;
+            while number < 8 {
+                let mut nibble = 0;
+                while nibble < 16 {
+                    all[digit][value][number][nibble] = product(shift, (nibble as u32) << (4 * number));
+                    nibble += 1;
+                }
+                number += 1;
             }
-            number += 1;
+            shift = product(shift, unit);
+            value += 1;
         }
-        shift = product(shift, shift);
-        bit += 1;
+        unit = shift;
+        digit += 1;
     }
     all
 }

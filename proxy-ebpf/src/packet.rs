@@ -29,7 +29,7 @@ use self::{
     context::Context,
     flow::Step,
     headers::Kind,
-    notice::{Message, Notice, Problem},
+    notice::{Notice, Problem},
     open::Decision,
     work::{Desk, Work},
 };
@@ -55,14 +55,17 @@ fn family<I: Notice + Desk, C: Context>(ctx: C, hook: Hook) -> i32 {
     if !work.headers.read::<I, C>(ctx) {
         return C::PASS;
     }
-    match work.headers.kind {
+    let verdict = match work.headers.kind {
         Kind::Transport => transport::<I, C>(ctx, hook, work),
         // XDP has no means to shorten or lengthen what it answers; TC sees it next.
         _ if C::XDP => C::PASS,
         Kind::IcmpError => icmp::translate::<I, C>(ctx, hook, work),
-        Kind::Other if open::is_refused::<I, C>(ctx, hook, &work.headers) => refuse::<I, C>(ctx, work),
+        Kind::Other if open::is_refused::<I, C>(ctx, hook, &work.headers) => {
+            notice::owe::<C, _>(work, Problem::PortUnreachable, 0)
+        }
         Kind::Other => C::PASS,
-    }
+    };
+    if verdict == notice::OWED { ctx.answer::<I>(&work.headers, work.message) } else { verdict }
 }
 
 #[inline(always)]
@@ -84,17 +87,11 @@ fn transport<I: Notice, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Words
             Decision::Opened => {}
             Decision::Pass => return C::PASS,
             Decision::Drop => return C::DROP,
-            Decision::Refuse => return refuse::<I, C>(ctx, work),
+            Decision::Refuse => return notice::owe::<C, _>(work, Problem::PortUnreachable, 0),
         },
     }
     if work.headers.is_first_fragment() {
         fragment::remember::<I>(&work.headers);
     }
     onward::send::<I, C>(ctx, work)
-}
-
-/// Tells the sender that nobody serves it.
-#[inline(always)]
-fn refuse<I: Notice, C: Context>(ctx: C, work: &Work<I::Words>) -> i32 {
-    ctx.answer::<I>(&work.headers, Message::of(Problem::PortUnreachable))
 }

@@ -1,13 +1,12 @@
 //! ICMP errors about packets of flows (RFC 792, RFC 4443): the packet that is quoted, and the error's own addresses,
 //! become what the receiver knows.
 
-use proxy_common::{Hook, Onward, Protocol, checksum};
+use proxy_common::{Hook, Protocol, checksum};
 
 use super::{
     context::Context,
     flow,
     headers::protocol,
-    notice::Notice,
     onward,
     rewrite::{WriteIp, addresses, ports},
     tables::Key,
@@ -21,26 +20,22 @@ const ICMP: u32 = 8;
 /// Translates an ICMP error that quotes a packet of a flow. The quoted packet went the other way: turned round, it is the
 /// key of the direction that the error takes.
 #[inline(never)]
-pub(super) fn translate<I: Notice, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Words>) -> i32 {
+pub(super) fn translate<I: WriteIp, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Words>) -> i32 {
     if !read_quoted::<I, C>(ctx, work) || !flow::look_up::<I>(&work.key, &mut work.change, hook) {
         return C::PASS;
     }
     // Routers on the way keep their own address.
     let from_peer = I::equal(work.headers.source, work.key.source);
-    if work.change.onward == Onward::Stack {
-        return if apply::<I, C>(ctx, work, from_peer, 0) { C::PASS } else { C::DROP };
+    work.source = if from_peer { work.change.source } else { work.headers.source };
+    if let Err(verdict) = onward::find_way::<I, C>(ctx, work) {
+        return verdict;
     }
-    let source = if from_peer { &work.change.source } else { &work.headers.source };
-    match onward::way::<I, C>(ctx, &work.headers, source, &work.change.destination) {
-        Ok(way) if apply::<I, C>(ctx, work, from_peer, 1) => onward::send_out(ctx, way),
-        Ok(_) => C::DROP,
-        Err(verdict) => verdict,
-    }
+    if apply::<I, C>(ctx, work) { onward::send_out(ctx, work.way) } else { C::DROP }
 }
 
 /// Reads the headers of the quoted packet, as far as an error has to quote them, and sets the key.
 #[inline(never)]
-fn read_quoted<I: Notice, C: Context>(ctx: C, work: &mut Work<I::Words>) -> bool {
+fn read_quoted<I: WriteIp, C: Context>(ctx: C, work: &mut Work<I::Words>) -> bool {
     let Work { headers, quoted, .. } = work;
     let at = headers.transport + ICMP;
     if !ctx.reach(at + I::HEADER) || I::read(ctx, at, true, quoted).is_none() {
@@ -60,12 +55,10 @@ fn read_quoted<I: Notice, C: Context>(ctx: C, work: &mut Work<I::Words>) -> bool
     true
 }
 
-/// Rewrites the error, and the packet inside it; `hops` are taken from its time to live.
+/// Rewrites the error, and the packet inside it.
 #[inline(never)]
-fn apply<I: WriteIp, C: Context>(ctx: C, work: &Work<I::Words>, from_peer: bool, hops: u8) -> bool {
-    let Work { headers: outer, quoted, change, .. } = work;
-    let own_source = if from_peer { change.source } else { outer.source };
-    let ttl = outer.ttl.wrapping_sub(hops);
+fn apply<I: WriteIp, C: Context>(ctx: C, work: &Work<I::Words>) -> bool {
+    let Work { headers: outer, quoted, change, source: own_source, ttl, .. } = work;
     let (source, destination) = (change.destination, change.source);
     let old = ports(quoted.source_port, quoted.destination_port);
     let new = ports(change.destination_port, change.source_port);
@@ -99,11 +92,11 @@ fn apply<I: WriteIp, C: Context>(ctx: C, work: &Work<I::Words>, from_peer: bool,
         && (!I::ICMP_COVERS_ADDRESSES
             || ctx.fix_checksum(
                 outer.transport + 2,
-                addresses::<I>(outer, own_source, change.destination),
+                addresses::<I>(outer, *own_source, change.destination),
                 true,
                 false,
             ))
-        && I::write(ctx, outer, own_source, change.destination, ttl, true);
+        && I::write(ctx, outer, *own_source, change.destination, *ttl, true);
     if written {
         count(|counters| &mut counters.icmp_translated);
     }

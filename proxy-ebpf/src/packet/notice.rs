@@ -13,6 +13,7 @@ use super::{
     rewrite::WriteIp,
     tables::PacketIp,
     tc::Tc,
+    work::Work,
 };
 use crate::{
     count::count,
@@ -46,11 +47,18 @@ pub(crate) struct Message {
     pub(super) mtu: u16,
 }
 
-impl Message {
-    #[inline(always)]
-    pub(super) const fn of(problem: Problem) -> Self {
-        Self { problem, mtu: 0 }
+/// In the place of a verdict: the packet is to be answered with the message that stands in its work. All answers are sent
+/// from one place, which the verifier then follows once.
+pub(super) const OWED: i32 = i32::MIN;
+
+/// Has the packet answered with an error. XDP cannot make one out of a packet; the same program at TC does.
+#[inline(always)]
+pub(super) fn owe<C: Context, A>(work: &mut Work<A>, problem: Problem, mtu: u16) -> i32 {
+    if C::XDP {
+        return C::PASS;
     }
+    work.message = Message { problem, mtu };
+    OWED
 }
 
 /// What a CPU keeps for its errors.

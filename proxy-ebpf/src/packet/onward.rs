@@ -4,56 +4,50 @@ use proxy_common::Onward;
 
 use super::{
     context::Context,
-    headers::Headers,
-    notice::{Message, Notice, Problem},
-    rewrite,
+    notice::{self, Problem},
+    rewrite::{self, WriteIp},
     route::{self, Kind, Way},
+    tables::PacketIp,
     work::Work,
 };
 use crate::count::count;
 
 /// Rewrites the packet and sends it on. XDP leaves to TC what it cannot do, the packet as it came.
 #[inline(never)]
-pub(super) fn send<I: Notice, C: Context>(ctx: C, work: &mut Work<I::Words>) -> i32 {
-    work.way = Way::STACK;
-    work.ttl = work.headers.ttl;
-    if work.change.onward == Onward::Link {
-        let Work { headers, change, .. } = work;
-        match way::<I, C>(ctx, headers, &change.source, &change.destination) {
-            Ok(way) => work.way = way,
-            Err(verdict) => return verdict,
-        }
-        work.ttl = work.headers.ttl.wrapping_sub(1);
+pub(super) fn send<I: WriteIp, C: Context>(ctx: C, work: &mut Work<I::Words>) -> i32 {
+    work.source = work.change.source;
+    if let Err(verdict) = find_way::<I, C>(ctx, work) {
+        return verdict;
     }
     if rewrite::all::<I, C>(ctx, work) { send_out(ctx, work.way) } else { C::DROP }
 }
 
-/// The way out for what the packet becomes; or the verdict, when it is not sent.
+/// Finds the way on for what the packet becomes, and its time to live then; or the verdict, when it is not sent.
 #[inline(always)]
-pub(super) fn way<I: Notice, C: Context>(
-    ctx: C,
-    headers: &Headers<I::Words>,
-    source: &I::Words,
-    destination: &I::Words,
-) -> Result<Way, i32> {
-    if headers.ttl <= 1 {
-        return Err(ctx.answer::<I>(headers, Message::of(Problem::TimeExceeded)));
+pub(super) fn find_way<I: PacketIp, C: Context>(ctx: C, work: &mut Work<I::Words>) -> Result<(), i32> {
+    work.way = Way::STACK;
+    work.ttl = work.headers.ttl;
+    if work.change.onward == Onward::Stack {
+        return Ok(());
     }
-    let length = route::largest(ctx, headers);
-    let way = route::find::<I, C>(ctx, source, destination, length, headers.protocol);
-    let possible = match way.kind {
-        Kind::Neighbour => ctx.can_send(way.link),
-        Kind::Link | Kind::Here => !C::XDP,
-        Kind::TooBig => {
-            return Err(ctx.answer::<I>(headers, Message { problem: Problem::TooBig, mtu: way.mtu }));
-        }
-        Kind::None if C::XDP => false,
-        Kind::None => {
+    if work.ttl <= 1 {
+        return Err(notice::owe::<C, _>(work, Problem::TimeExceeded, 0));
+    }
+    work.ttl -= 1;
+    let length = route::largest(ctx, &work.headers);
+    let (source, destination) = (&work.source, &work.change.destination);
+    let way = route::find::<I, C>(ctx, source, destination, length, work.headers.protocol);
+    work.way = way;
+    match way.kind {
+        Kind::Neighbour if ctx.can_send(way.link) => Ok(()),
+        Kind::Link | Kind::Here if !C::XDP => Ok(()),
+        Kind::TooBig => Err(notice::owe::<C, _>(work, Problem::TooBig, way.mtu)),
+        Kind::None if !C::XDP => {
             count(|counters| &mut counters.unroutable);
-            return Err(C::DROP);
+            Err(C::DROP)
         }
-    };
-    if possible { Ok(way) } else { Err(C::PASS) }
+        _ => Err(C::PASS),
+    }
 }
 
 /// Sends a rewritten packet out.

@@ -6,6 +6,7 @@ use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use super::{
     flow::Change,
     headers::Headers,
+    notice::Message,
     route::Way,
     tables::{Flow, Key, PacketIp},
 };
@@ -23,6 +24,10 @@ pub(crate) struct Work<A> {
     pub(super) other_key: Key<A>,
     /// What the packet becomes.
     pub(super) change: Change<A>,
+    /// The source address that it goes on with: an ICMP error's need not be that of its flow.
+    pub(super) source: A,
+    /// What its sender is told, if that is owed.
+    pub(super) message: Message,
     /// How the packet goes on, and its time to live then.
     pub(super) way: Way,
     pub(super) ttl: u8,

@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use proxy_common::{Family, FrontendKind, Protocol};
 
@@ -114,6 +115,7 @@ fn draft_port(store: &Store, service: &Service, wanted: Wanted, here: &Here, fam
     };
     let candidates = candidates(store.slices_of(&service.name), family, &port.name, port.protocol);
     let Selection { endpoints, has_any } = select(&candidates, rules);
+    let source_ranges = source_ranges(service, family);
     let plan = ServicePortPlan {
         frontends: Vec::new(),
         endpoints,
@@ -121,7 +123,8 @@ fn draft_port(store: &Store, service: &Service, wanted: Wanted, here: &Here, fam
         internal_local: service.internal_local,
         external_local,
         has_any,
-        source_ranges: source_ranges(service, family),
+        exempt_sources: exempt_sources(service, family, &source_ranges, here),
+        source_ranges,
     };
     let id = ServicePortId {
         service: service.name.clone(),
@@ -171,7 +174,7 @@ fn wanted(service: &Service, cluster_ip: IpAddr, index: usize, here: &Here) -> W
 }
 
 /// The source ranges of one family; a /0 among them lifts them all (KUBE-PROXY.md 1.2).
-fn source_ranges(service: &Service, family: Family) -> Vec<ipnet::IpNet> {
+fn source_ranges(service: &Service, family: Family) -> Vec<IpNet> {
     let of_family = service.source_ranges.iter().filter(|range| family_of(range.addr()) == family);
     let mut ranges: Vec<_> = of_family.copied().collect();
     if ranges.iter().any(|range| range.prefix_len() == 0) {
@@ -180,6 +183,17 @@ fn source_ranges(service: &Service, family: Family) -> Vec<ipnet::IpNet> {
     ranges.sort_unstable();
     ranges.dedup();
     ranges
+}
+
+fn exempt_sources(service: &Service, family: Family, ranges: &[IpNet], here: &Here) -> Vec<IpAddr> {
+    if !here.primary(family).is_some_and(|primary| ranges.iter().any(|range| range.contains(&primary))) {
+        return Vec::new();
+    }
+    let of_family = service.load_balancer_ips.iter().filter(|address| family_of(**address) == family);
+    let mut exempt: Vec<_> = of_family.copied().collect();
+    exempt.sort_unstable();
+    exempt.dedup();
+    exempt
 }
 
 /// Ranges of the other family only leave this one open, as with kube-proxy, which does not say so.

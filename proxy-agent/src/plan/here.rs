@@ -1,7 +1,9 @@
 use std::net::IpAddr;
 
+use proxy_common::Family;
+
 use super::NodePortAddresses;
-use crate::state::{Node, Store};
+use crate::state::{Node, Store, family_of};
 
 /// What planning needs to know of the node that is planned for. Worked out anew only when what the store says
 /// of the node has changed: a node may have hundreds of addresses, and a change of one endpoint should not
@@ -40,6 +42,12 @@ impl Here {
     /// The zone that the node is in.
     pub(super) fn zone(&self) -> Option<&str> {
         self.node.as_ref()?.zone.as_deref()
+    }
+
+    /// The node's own address of a family.
+    pub(super) fn primary(&self, family: Family) -> Option<IpAddr> {
+        let addresses = self.node.iter().flat_map(|node| &node.addresses).copied();
+        addresses.into_iter().find(|address| family_of(*address) == family)
     }
 
     /// Whether it is known which addresses are on the node's links.

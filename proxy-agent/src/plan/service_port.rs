@@ -45,6 +45,10 @@ pub struct ServicePortPlan {
     pub has_any: bool,
     /// loadBalancerSourceRanges of this family; empty is unrestricted.
     pub source_ranges: Vec<IpNet>,
+    /// Clients that are let in beside them: the Service's own load-balancer addresses of this family, when this
+    /// node's own address is in the ranges. A node that has such an address on a link uses it as its source
+    /// (KUBE-PROXY.md 1.9).
+    pub exempt_sources: Vec<IpAddr>,
 }
 
 /// One endpoint of a service port.
@@ -97,6 +101,19 @@ impl ServicePortPlan {
     #[must_use]
     pub fn when_empty(&self, list: EndpointList) -> WhenEmpty {
         if list == EndpointList::Local && self.has_any { WhenEmpty::Drop } else { WhenEmpty::Reject }
+    }
+
+    /// All clients that load-balancer addresses let in, sorted and each once; empty is everybody.
+    #[must_use]
+    pub fn allowed_sources(&self) -> Vec<IpNet> {
+        if self.source_ranges.is_empty() {
+            return Vec::new();
+        }
+        let exempt = self.exempt_sources.iter().map(|address| IpNet::from(*address));
+        let mut allowed: Vec<_> = self.source_ranges.iter().copied().chain(exempt).collect();
+        allowed.sort_unstable();
+        allowed.dedup();
+        allowed
     }
 
     /// The endpoints of one list, in order.

@@ -13,8 +13,8 @@ const NODE: Duration = Duration::from_secs(30);
 
 /// Takes changes in until Services, EndpointSlices and the Node are completely known, and says when the last
 /// of the lists was there. What an earlier agent has programmed stays as it is until then: with less than
-/// everything known, the difference would take Services away. The addresses on the node's links are not waited
-/// for: they come first, or not at all. `None` when the source has ended before.
+/// everything known, the difference would take Services away. The addresses on the node's links do not come from
+/// a source, and are not waited for here. `None` when the source has ended before.
 pub(super) async fn wait(store: &mut Store, changes: &mut Receiver<Change>) -> Option<Instant> {
     let (mut services, mut slices) = (false, false);
     let mut listed = Instant::now();

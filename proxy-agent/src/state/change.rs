@@ -21,7 +21,7 @@ pub enum Change {
     /// This node's Node object, or that there is none.
     Node(Option<Node>),
     /// Every address on the node's links now, but for loopback and link-local IPv6 addresses. The first comes
-    /// before the complete lists: without it, a restart would take back node ports on addresses that the Node
+    /// before anything is planned: without it, a restart would take back node ports on addresses that the Node
     /// object does not name.
     LocalAddresses(Vec<IpAddr>),
 }

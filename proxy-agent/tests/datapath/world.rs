@@ -165,5 +165,6 @@ pub(crate) fn plan(address: &str, endpoints: &[&str]) -> ServicePortPlan {
         external_local: false,
         has_any: !endpoints.is_empty(),
         source_ranges: Vec::new(),
+        exempt_sources: Vec::new(),
     }
 }

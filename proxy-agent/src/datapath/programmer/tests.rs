@@ -243,6 +243,7 @@ fn plan(frontends: &[(u8, u16)], endpoints: &[(u8, u8)]) -> ServicePortPlan {
         external_local: false,
         has_any: !endpoints.is_empty(),
         source_ranges: Vec::new(),
+        exempt_sources: Vec::new(),
     }
 }
 

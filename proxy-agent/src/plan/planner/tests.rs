@@ -10,6 +10,7 @@ mod addresses;
 mod clashes;
 mod properties;
 mod scale;
+mod sources;
 
 /// Store and planner together, as the agent has them, on the node `here`.
 pub(super) struct Agent {
@@ -173,36 +174,6 @@ fn an_address_in_two_roles_is_one_frontend_and_keeps_its_source_ranges() {
         "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
     }));
     assert_eq!(agent.frontends("web", Family::V4), ["ClusterIp 10.96.0.1:80", "LoadBalancer 203.0.113.1:80"]);
-}
-
-#[test]
-fn source_ranges_by_family() {
-    let all = ["10.0.0.0/8", "192.0.2.0/24", "fd00::/8"];
-    for (ranges, v4, v6, warned) in [
-        (json!(all), &["10.0.0.0/8", "192.0.2.0/24"][..], &["fd00::/8"][..], None),
-        (json!(["10.0.0.0/8", "0.0.0.0/0", "fd00::/8"]), &[], &["fd00::/8"], None),
-        (json!(["10.0.0.0/8"]), &["10.0.0.0/8"], &[], Some("has no IPv6 range")),
-        (json!(["fd00::/8"]), &[], &["fd00::/8"], Some("has no IPv4 range")),
-        (json!([]), &[], &[], None),
-    ] {
-        let mut agent = agent();
-        let outcome = agent.service_with(json!({
-            "metadata": {"name": "web", "namespace": "ns"},
-            "spec": {
-                "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00:96::1"],
-                "ipFamilies": ["IPv4", "IPv6"], "loadBalancerSourceRanges": ranges, "ports": HTTP(),
-            },
-            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "2001:db8::2"}]}},
-        }));
-        for (family, expected) in [(Family::V4, v4), (Family::V6, v6)] {
-            let plan = agent.plan("web", family).expect("a plan");
-            let found: Vec<String> = plan.source_ranges.iter().map(ToString::to_string).collect();
-            assert_eq!(found, expected, "{ranges} {family:?}");
-        }
-        let messages = messages(&outcome);
-        assert_eq!(messages.len(), usize::from(warned.is_some()), "{messages:?}");
-        assert!(messages.iter().zip(warned).all(|(message, part)| message.contains(part)), "{messages:?}");
-    }
 }
 
 /// The rows of KUBE-PROXY.md 1.7, and which list each client is sent to (1.4, steps 3 to 7).

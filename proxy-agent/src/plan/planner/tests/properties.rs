@@ -34,6 +34,11 @@ fn address() -> impl Strategy<Value = IpAddr> {
     })
 }
 
+fn source_range() -> impl Strategy<Value = ipnet::IpNet> {
+    let ranges = ["10.0.0.0/31", "10.0.0.2/32", "fd00::/16"];
+    select(ranges.map(|range| range.parse().expect("a network")).to_vec())
+}
+
 prop_compose! {
     fn service_port()(
         name in port_name(), protocol in protocol(), port in 80..83_u16, node_port in option::of(80..83_u16),
@@ -46,7 +51,7 @@ prop_compose! {
     fn service()(
         name in name(), created in option::of(0..3_i64), cluster_ips in vec(address(), 0..3),
         external_ips in vec(address(), 0..3), load_balancer_ips in vec(address(), 0..2),
-        ports in vec(service_port(), 0..3), internal_local: bool, external_local: bool,
+        source_ranges in vec(source_range(), 0..3), ports in vec(service_port(), 0..3), internal_local: bool, external_local: bool,
         affinity_seconds in option::of(1..3_u32), problem in option::of(0..2_u8),
     ) -> Service {
         let mut cluster_ips = cluster_ips;
@@ -55,7 +60,7 @@ prop_compose! {
         Service {
             name,
             created: created.map(|second| jiff::Timestamp::from_second(second).expect("a time")),
-            cluster_ips, external_ips, load_balancer_ips, source_ranges: Vec::new(), ports,
+            cluster_ips, external_ips, load_balancer_ips, source_ranges, ports,
             internal_local, external_local, affinity_seconds,
             problems: problem.into_iter().map(|number| format!("problem {number}")).collect(),
         }

@@ -56,6 +56,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     max_services: Option<u32>,
 
+    /// Source ranges of load-balancer addresses, of each IP family, that the maps hold.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    max_source_ranges: Option<u32>,
+
     /// Count the open sockets of each endpoint; every socket of the node pays some 40 ns for it at close.
     #[arg(long)]
     count_connections: bool,
@@ -123,6 +127,7 @@ impl Args {
             backends4: self.max_backends.unwrap_or(default.backends4),
             backends6: self.max_backends.unwrap_or(default.backends6),
             services: self.max_services.unwrap_or(default.services),
+            source_ranges: self.max_source_ranges.unwrap_or(default.source_ranges),
             ..default
         };
         datapath::Options {
@@ -173,6 +178,8 @@ mod tests {
         assert!(args.uplinks.names("ens5"));
         assert_eq!(args.datapath().links.tc, TcMode::Clsact);
         assert_eq!(args.datapath().source_ports, Some(SourcePorts { first: 2000, last: 9999 }));
+        let options = parse(&["--max-source-ranges", "9"]).unwrap().datapath();
+        assert_eq!(options.capacities, Capacities { source_ranges: 9, ..Capacities::default() });
         assert!(parse(&["--max-slots", "0"]).is_err(), "no map of nothing");
         assert!(parse(&["--log-level", "loud"]).is_err());
     }

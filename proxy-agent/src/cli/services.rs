@@ -22,13 +22,27 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         Format::Json => print_json(&json!({ "counters": counters_json(&counters), "frontends": frontends })),
         Format::Table => {
             let rows: Vec<_> = frontends.iter().map(row).collect();
-            print_table(&["SERVICE", "PORT", "KIND", "FRONTEND", "AFFINITY", "ENDPOINTS"], &rows)
+            let titles =
+                ["SERVICE", "PORT", "KIND", "FRONTEND", "AFFINITY", "ENDPOINTS", "FROM OUTSIDE", "CLIENTS"];
+            print_table(&titles, &rows)
         }
     }
 }
 
 fn row(frontend: &FrontendView) -> Vec<String> {
     let FrontendView { service, port_name, address, port, protocol, kind, .. } = frontend;
+    let from_outside = match (&frontend.external, frontend.when_empty.external) {
+        // What is the same for everybody is not said twice.
+        (Some(external), _) if *external == frontend.internal && !external.is_empty() => {
+            "the same".to_owned()
+        }
+        (Some(external), Some(when_empty)) => endpoints(external, when_empty),
+        _ => "-".to_owned(),
+    };
+    let clients = match &*frontend.source_ranges {
+        [] => "all".to_owned(),
+        ranges => some_of(ranges),
+    };
     vec![
         service.clone(),
         port_name.clone(),
@@ -36,22 +50,27 @@ fn row(frontend: &FrontendView) -> Vec<String> {
         format!("{}/{protocol}", SocketAddr::new(*address, *port)),
         frontend.affinity_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
         endpoints(&frontend.internal, frontend.when_empty.internal),
+        from_outside,
+        clients,
     ]
 }
 
-/// As many as fit on a line, and how many more there are.
 fn endpoints(endpoints: &[EndpointView], when_empty: &str) -> String {
-    const SHOWN: usize = 4;
     if endpoints.is_empty() {
         return format!("none: {when_empty}");
     }
-    let shown: Vec<String> = endpoints
+    let texts: Vec<_> = endpoints
         .iter()
-        .take(SHOWN)
         .map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port).to_string())
         .collect();
-    let shown = shown.join(",");
-    match endpoints.len().saturating_sub(SHOWN) {
+    some_of(&texts)
+}
+
+/// As many as fit on a line, and how many more there are.
+fn some_of(texts: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown = texts[..texts.len().min(SHOWN)].join(",");
+    match texts.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
@@ -107,6 +126,7 @@ fn counters_json(counters: &Counters) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::WhenEmptyView;
 
     #[test]
     fn long_lists_are_cut_short_in_a_table() {
@@ -116,5 +136,38 @@ mod tests {
         assert_eq!(endpoints(&all[..1], "reject"), "10.0.0.1:80");
         assert!(endpoints(&all, "reject").ends_with("10.0.0.4:80 and 2 more"));
         assert_eq!(endpoints(&[], "drop"), "none: drop");
+    }
+
+    #[test]
+    fn a_row_says_what_clients_outside_meet() {
+        let endpoint = |last| EndpointView { address: [10, 244, 0, last].into(), port: 8080, backend: 1 };
+        let mut view = FrontendView {
+            service: "shop/web".into(),
+            port_name: "http".into(),
+            address: [203, 0, 113, 1].into(),
+            port: 80,
+            protocol: "TCP",
+            kind: "LoadBalancer",
+            service_port: 1,
+            internal: vec![endpoint(1), endpoint(2)],
+            external: Some(vec![endpoint(2)]),
+            when_empty: WhenEmptyView { internal: "reject", external: Some("drop") },
+            affinity_seconds: None,
+            source_ranges: vec!["192.0.2.0/24".into(), "198.51.100.0/24".into()],
+        };
+        let both = "10.244.0.1:8080,10.244.0.2:8080";
+        let last = |view: &FrontendView| row(view)[5..].to_vec();
+        assert_eq!(row(&view)[..4], ["shop/web", "http", "LoadBalancer", "203.0.113.1:80/TCP"]);
+        assert_eq!(last(&view), [both, "10.244.0.2:8080", "192.0.2.0/24,198.51.100.0/24"]);
+        view.external = Some(Vec::new());
+        assert_eq!(last(&view)[1], "none: drop");
+        view.external = Some(view.internal.clone());
+        assert_eq!(last(&view)[1], "the same");
+        view.external = None;
+        view.source_ranges.clear();
+        assert_eq!(last(&view), [both, "-", "all"]);
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!((&json["kind"], &json["external"]), (&json!("LoadBalancer"), &json!(null)));
+        assert_eq!(json["sourceRanges"], json!([]));
     }
 }

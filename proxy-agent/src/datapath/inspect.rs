@@ -1,6 +1,9 @@
 use std::{collections::HashMap, net::IpAddr, path::Path};
 
-use proxy_common::{Counters, EndpointList, Family, Frontend, FrontendKind, SlotRange, WhenEmpty, is_live};
+use proxy_common::{
+    Counters, EndpointList, FRONTEND_SOURCE_RANGES, Family, Frontend, FrontendKind, SlotRange, WhenEmpty,
+    is_live,
+};
 use serde::Serialize;
 
 use super::{
@@ -8,7 +11,7 @@ use super::{
     maps::Maps,
     pins,
     programmer::{Contents, identity},
-    tables::{FrontendKey, Tables, protocol_name},
+    tables::{FrontendKey, SourceRange, Tables, protocol_name},
 };
 use crate::plan::ServicePortId;
 
@@ -49,6 +52,9 @@ pub struct FrontendView {
     pub when_empty: WhenEmptyView,
     /// Session affinity timeout; `None` without affinity.
     pub affinity_seconds: Option<u32>,
+    /// The clients that are let in, in CIDR notation; empty for everybody. Load-balancer addresses only; the
+    /// Service's own ones may be among them.
+    pub source_ranges: Vec<String>,
 }
 
 /// An endpoint of a frontend.
@@ -101,13 +107,14 @@ pub struct BackendView {
 /// [`Error::NothingPinned`], or maps that are not readable.
 pub fn inspect(bpffs: &Path) -> Result<Snapshot, Error> {
     let maps = Maps::open(&pins::current_maps(bpffs)?, true)?;
-    let Contents { services, frontends } = maps.contents()?;
+    let Contents { services, frontends, mut source_ranges } = maps.contents()?;
+    source_ranges.sort_unstable();
     let names: HashMap<u32, ServicePortId> =
         services.iter().filter_map(|(id, entry)| Some((*id, identity(entry)?))).collect();
     let mut frontends: Vec<_> = frontends
         .iter()
         .filter(|(key, _)| !key.is_any_port())
-        .map(|(key, value)| frontend(&maps, &names, key, value))
+        .map(|(key, value)| frontend(&maps, &names, &source_ranges, key, value))
         .collect();
     frontends.sort();
     let mut backends = backends(&maps, &names, Family::V4)?;
@@ -119,6 +126,7 @@ pub fn inspect(bpffs: &Path) -> Result<Snapshot, Error> {
 fn frontend(
     maps: &Maps,
     names: &HashMap<u32, ServicePortId>,
+    source_ranges: &[SourceRange],
     key: &FrontendKey,
     value: &Frontend,
 ) -> FrontendView {
@@ -145,7 +153,19 @@ fn frontend(
             external: is_external.then(|| when_empty(value.when_external_empty)),
         },
         affinity_seconds: Some(value.affinity_seconds).filter(|seconds| *seconds > 0),
+        source_ranges: if value.flags & FRONTEND_SOURCE_RANGES == 0 {
+            Vec::new()
+        } else {
+            allowed(source_ranges, value.service_port)
+        },
     }
+}
+
+/// The ranges of a service port, of all of them in order.
+fn allowed(source_ranges: &[SourceRange], service_port: u32) -> Vec<String> {
+    let first = source_ranges.partition_point(|range| range.service_port < service_port);
+    let own = source_ranges[first..].iter().take_while(|range| range.service_port == service_port);
+    own.map(|range| range.clients.to_string()).collect()
 }
 
 /// Slots that name no live backend are left out: they are about to change.

@@ -2,6 +2,7 @@
 
 mod backends;
 pub(super) mod hash;
+mod source_ranges;
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -11,13 +12,13 @@ use std::{
 
 use proxy_common::{Backend4, Backend6, Counters, Family, Frontend, FrontendKey4, FrontendKey6, ServicePort};
 
-use self::{backends::BackendTable, hash::HashTable};
+use self::{backends::BackendTable, hash::HashTable, source_ranges::SourceRangeTable};
 use super::{
     Error,
     mapped::MappedArray,
     programmer::Contents,
     sys,
-    tables::{Backend, Capacities, Failures, FrontendKey, Tables},
+    tables::{Backend, Capacities, Failures, FrontendKey, SourceRange, Tables},
 };
 
 /// How long a program run may hold what it has read, where the kernel cannot tell when the last one ends.
@@ -30,6 +31,7 @@ pub(crate) struct Maps {
     frontends4: HashTable<FrontendKey4, Frontend>,
     frontends6: HashTable<FrontendKey6, Frontend>,
     services: HashTable<u32, ServicePort>,
+    source_ranges: SourceRangeTable,
     backends4: BackendTable<Backend4>,
     backends6: BackendTable<Backend6>,
     slots: MappedArray,
@@ -54,6 +56,7 @@ impl Maps {
             frontends4: HashTable::new("FRONTENDS4", open("FRONTENDS4")?)?,
             frontends6: HashTable::new("FRONTENDS6", open("FRONTENDS6")?)?,
             services: HashTable::new("SERVICES", open("SERVICES")?)?,
+            source_ranges: SourceRangeTable::new(open("SOURCE_RANGES4")?, open("SOURCE_RANGES6")?)?,
             backends4: BackendTable::new(
                 array("BACKENDS4", size_of::<Backend4>())?,
                 "BACKEND_LOAD4",
@@ -70,11 +73,15 @@ impl Maps {
         })
     }
 
-    /// What the hash maps hold.
+    /// What the maps with keys hold.
     pub(crate) fn contents(&self) -> Result<Contents, Error> {
         let v4 = self.frontends4.entries()?.into_iter().map(|(key, value)| (FrontendKey::V4(key), value));
         let v6 = self.frontends6.entries()?.into_iter().map(|(key, value)| (FrontendKey::V6(key), value));
-        Ok(Contents { services: self.services.entries()?, frontends: v4.chain(v6).collect() })
+        Ok(Contents {
+            services: self.services.entries()?,
+            source_ranges: self.source_ranges.entries()?,
+            frontends: v4.chain(v6).collect(),
+        })
     }
 
     /// The counters, summed over the CPUs.
@@ -192,6 +199,14 @@ impl Tables for Maps {
 
     fn remove_services(&mut self, ids: &[u32]) -> Failures {
         self.services.remove(ids)
+    }
+
+    fn put_source_ranges(&mut self, ranges: &[SourceRange]) -> Failures {
+        self.source_ranges.put(ranges)
+    }
+
+    fn remove_source_ranges(&mut self, ranges: &[SourceRange]) -> Failures {
+        self.source_ranges.remove(ranges)
     }
 
     fn put_frontends(&mut self, entries: &[(FrontendKey, Frontend)]) -> Failures {

@@ -45,6 +45,7 @@ pub(crate) fn capacity(map: &str, capacities: &Capacities) -> Option<u32> {
         "BACKENDS6" | "BACKEND_LOAD6" => Some(capacities.backends6),
         "AFFINITY4" | "AFFINITY6" => Some(capacities.affinity),
         "SERVICES" => Some(capacities.services),
+        "SOURCE_RANGES4" | "SOURCE_RANGES6" => Some(capacities.source_ranges),
         _ => None,
     }
 }

@@ -1,13 +1,15 @@
 //! Brings the tables from what they hold to what is planned, one service port at a time, without a moment
 //! at which a reader finds half of something. Pure but for the [`Tables`] it is given.
 //!
-//! A step writes new backends and slots into free space, makes the names and the address filter ready,
-//! and only then replaces frontends, each in one atomic update. What nothing refers to any more is taken
+//! A step writes new backends and slots into free space, makes names, source ranges and the address filter
+//! ready, and only then replaces frontends, each in one atomic update. What nothing refers to any more is taken
 //! back after that, and rests until no program run can still hold it.
 
+mod entries;
 mod flush;
 mod prepare;
 mod readback;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -18,28 +20,26 @@ use std::{
     time::Instant,
 };
 
-use proxy_common::{EndpointList, Family, FrontendKind, SlotRange};
+use proxy_common::{EndpointList, Family, Protocol, SlotRange};
 
 use super::{
     alloc::{Ids, Ranges},
     report::Report,
-    tables::{Capacities, FrontendKey, Tables, filter_position},
+    tables::{Capacities, FrontendKey, Tables},
 };
 use crate::plan::{PlanChange, ServicePortId, ServicePortPlan};
 
+use entries::{Entry, Uses};
 pub(crate) use readback::{Contents, identity};
-
-/// Whether the programs that are attached now answer for frontends of this kind. The socket path serves
-/// cluster IPs; the packet path adds the others.
-pub(crate) fn serves(kind: FrontendKind) -> bool {
-    kind == FrontendKind::ClusterIp
-}
+use sources::Sources;
 
 /// What the tables hold for one service port.
 #[derive(Debug, Default)]
 struct Programmed {
     service_port: u32,
     affinity: bool,
+    /// Whether a frontend asks for the client to be in the source ranges.
+    restricted: bool,
     /// The range of the cluster list and of the local list, where a frontend uses it.
     ranges: [Option<SlotRange>; 2],
     frontends: Box<[FrontendKey]>,
@@ -53,13 +53,6 @@ struct Held {
     ranges: Vec<SlotRange>,
     backends: Vec<u32>,
     service_ports: Vec<u32>,
-}
-
-/// What is remembered of a frontend entry: enough to know whose it is and whether it would change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    service_port: u32,
-    seal: [u32; 2],
 }
 
 /// See the module.
@@ -78,15 +71,22 @@ pub(crate) struct Programmer<T> {
     frontends: HashMap<FrontendKey, Entry>,
     /// Entries by family.
     frontend_counts: [usize; 2],
-    /// Frontends of each address, the entry for unknown ports not among them.
-    addresses: HashMap<IpAddr, u32>,
+    addresses: HashMap<IpAddr, Uses>,
+    sources: Sources,
+    /// Service port ids that are nobody's, but whose source ranges the kernel has not deleted yet.
+    unfinished: Vec<u32>,
     /// Addresses behind each bit of the address filter that is set.
     filter: HashMap<u32, u32>,
     programmed: HashMap<ServicePortId, Programmed>,
+    /// How many of them the socket path alone cannot serve for the pods of this node.
+    packet_path_only: usize,
     /// Found in the maps at the start, but nobody's: removed by the first step.
     orphans: Vec<(Family, Programmed)>,
     /// Refused for now, with what they should become.
     waiting: HashMap<ServicePortId, Arc<ServicePortPlan>>,
+    /// Whether a program run may still hold a frontend that asks for source ranges which the one in its place
+    /// does not ask for.
+    lifted: bool,
     /// Whether the kernel has refused a write since the last time they were tried.
     stumbled: bool,
 }
@@ -133,6 +133,26 @@ impl<T: Tables> Programmer<T> {
         self.programmed.len()
     }
 
+    /// Whether a service port is programmed that pods of this node reach by packets only, so that the programs
+    /// have to be on the links to them: no socket program sees SCTP, or knows a client by its address, which
+    /// source ranges ask for.
+    pub(crate) fn needs_workload_links(&self) -> bool {
+        self.packet_path_only > 0
+    }
+
+    /// Takes a service port out, to change what is programmed for it.
+    fn take_out(&mut self, id: &ServicePortId) -> Option<Programmed> {
+        let state = self.programmed.remove(id)?;
+        self.packet_path_only -= usize::from(state.is_packet_path_only(id));
+        Some(state)
+    }
+
+    /// Keeps what is programmed for a service port that was taken out, or is new.
+    fn put_in(&mut self, id: ServicePortId, state: Programmed) {
+        self.packet_path_only += usize::from(state.is_packet_path_only(&id));
+        self.programmed.insert(id, state);
+    }
+
     fn step(&mut self, changes: &[(&ServicePortId, Option<&Arc<ServicePortPlan>>)]) -> Report {
         let start = Instant::now();
         let mut report = Report::default();
@@ -158,59 +178,14 @@ impl<T: Tables> Programmer<T> {
         self.service_ports.release();
         self.backends.iter_mut().for_each(Ids::release);
         self.slots.release();
+        self.lifted = false;
     }
+}
 
-    /// Counts a new frontend of an address; the first one sets the address' bit in the filter.
-    fn count_address(&mut self, address: IpAddr) {
-        let count = self.addresses.entry(address).or_default();
-        *count += 1;
-        if *count > 1 {
-            return;
-        }
-        let (word, mask) = filter_position(address);
-        *self.filter.entry(word * 64 + mask.trailing_zeros()).or_default() += 1;
-        let bits = self.tables.filter_word(word);
-        if bits & mask == 0 {
-            self.tables.write_filter_word(word, bits | mask);
-        }
-    }
-
-    /// Uncounts a frontend of an address; true when it was the last one. The bit stays set until
-    /// [`Self::forget_address`].
-    fn uncount_address(&mut self, address: IpAddr) -> bool {
-        let Some(count) = self.addresses.get_mut(&address) else { return false };
-        *count -= 1;
-        let last = *count == 0;
-        if last {
-            self.addresses.remove(&address);
-        }
-        last
-    }
-
-    /// Clears the bit of an address that has no frontend any more, unless another one shares it.
-    fn forget_address(&mut self, address: IpAddr) {
-        let (word, mask) = filter_position(address);
-        let bit = word * 64 + mask.trailing_zeros();
-        let Some(count) = self.filter.get_mut(&bit) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.filter.remove(&bit);
-            let bits = self.tables.filter_word(word);
-            self.tables.write_filter_word(word, bits & !mask);
-        }
-    }
-
-    /// Clears what an earlier agent left set.
-    fn correct_filter(&mut self) {
-        let mut words = vec![0_u64; proxy_common::FILTER_WORDS as usize];
-        for bit in self.filter.keys() {
-            words[(bit / 64) as usize] |= 1 << (bit % 64);
-        }
-        for (index, bits) in (0..).zip(words) {
-            if self.tables.filter_word(index) != bits {
-                self.tables.write_filter_word(index, bits);
-            }
-        }
+impl Programmed {
+    /// See [`Programmer::needs_workload_links`].
+    fn is_packet_path_only(&self, id: &ServicePortId) -> bool {
+        id.protocol == Protocol::Sctp || self.restricted
     }
 }
 

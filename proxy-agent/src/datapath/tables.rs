@@ -4,6 +4,7 @@ use std::{
     time::Instant,
 };
 
+use ipnet::IpNet;
 use proxy_common::{
     Family, Frontend, FrontendKey4, FrontendKey6, Protocol, ServicePort, filter_position4, filter_position6,
 };
@@ -107,6 +108,20 @@ pub(crate) struct Backend {
     pub(crate) service_port: u32,
 }
 
+/// Clients that the load-balancer addresses of a service port let in: an entry of `SOURCE_RANGES4` or
+/// `SOURCE_RANGES6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SourceRange {
+    pub(crate) service_port: u32,
+    pub(crate) clients: IpNet,
+}
+
+impl SourceRange {
+    pub(crate) fn family(&self) -> Family {
+        family_of(self.clients.addr())
+    }
+}
+
 /// How many entries each table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacities {
@@ -122,6 +137,8 @@ pub struct Capacities {
     pub affinity: u32,
     /// `SERVICES`: one a service port of one family. Raised together with `frontends`.
     pub services: u32,
+    /// `SOURCE_RANGES4` and `SOURCE_RANGES6`, each: one a range of a service port.
+    pub source_ranges: u32,
 }
 
 impl Default for Capacities {
@@ -133,6 +150,7 @@ impl Default for Capacities {
             backends6: 262_144,
             affinity: 65_536,
             services: 131_072,
+            source_ranges: 65_536,
         }
     }
 }
@@ -176,6 +194,8 @@ pub(crate) trait Tables {
     fn write_filter_word(&mut self, word: u32, bits: u64);
     fn put_services(&mut self, entries: &[(u32, ServicePort)]) -> Failures;
     fn remove_services(&mut self, ids: &[u32]) -> Failures;
+    fn put_source_ranges(&mut self, ranges: &[SourceRange]) -> Failures;
+    fn remove_source_ranges(&mut self, ranges: &[SourceRange]) -> Failures;
     /// Inserts or replaces each entry in one atomic step of its own.
     fn put_frontends(&mut self, entries: &[(FrontendKey, Frontend)]) -> Failures;
     fn remove_frontends(&mut self, keys: &[FrontendKey]) -> Failures;

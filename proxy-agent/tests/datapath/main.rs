@@ -124,8 +124,15 @@ fn other_capacities_get_other_maps_and_the_old_ones_go() {
 fn what_does_not_fit_is_refused_alone() {
     let Some(world) = World::new() else { return };
     let mut options = world.options();
-    options.capacities =
-        Capacities { frontends: 4, slots: 8, backends4: 4, backends6: 4, affinity: 16, services: 8 };
+    options.capacities = Capacities {
+        frontends: 4,
+        slots: 8,
+        backends4: 4,
+        backends6: 4,
+        affinity: 16,
+        services: 8,
+        ..Capacities::default()
+    };
     let mut datapath = Datapath::open(&options).unwrap();
     let report = datapath
         .reconcile(&[

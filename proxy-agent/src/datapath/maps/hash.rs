@@ -11,7 +11,7 @@ use crate::datapath::{
 /// Entries per system call: 4,096 keys and values stay below a megabyte.
 const CHUNK: usize = 4096;
 
-/// A hash map with typed keys and values.
+/// A hash map, or one of longest prefixes, with typed keys and values.
 #[derive(Debug)]
 pub(crate) struct HashTable<K, V> {
     name: &'static str,

@@ -1,18 +1,18 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
-    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
 
+use ipnet::IpNet;
 use proxy_common::{Family, Frontend, ServicePort};
 
-use super::{Entry, Held, Programmed, Programmer, index};
+use super::{Entry, Held, Programmed, Programmer, entries::Vacated, index};
 use crate::{
     datapath::{
         report::{Refused, RefusedReason, Report},
-        tables::{FrontendKey, Tables},
+        tables::{FrontendKey, SourceRange, Tables},
     },
     plan::{ServicePortId, ServicePortPlan},
 };
@@ -23,10 +23,15 @@ pub(super) struct Batch {
     pub(super) services: Vec<(u32, ServicePort)>,
     /// Backends by family whose load must be set to nothing.
     pub(super) loads: [Vec<u32>; 2],
+    /// Source ranges to add, with the index of their owner in `done`.
+    pub(super) sources: Vec<(SourceRange, usize)>,
     pub(super) puts: Vec<Put>,
     /// Where in `puts` a key is: should two claim it, the later one has it.
     pub(super) queued: HashMap<FrontendKey, usize>,
     pub(super) done: Vec<Done>,
+    pub(super) vacated: Vacated,
+    /// Whether a frontend is replaced that asked for source ranges which the new one does not ask for.
+    pub(super) lifted: bool,
 }
 
 /// One frontend entry to insert or replace.
@@ -47,6 +52,8 @@ pub(super) struct Done {
     pub(super) next: Option<Programmed>,
     /// Lists of kept backends once the frontends have been replaced.
     pub(super) lists_after: Vec<(u32, u8)>,
+    /// The source ranges that are asked for from now on.
+    pub(super) clients: Vec<IpNet>,
     pub(super) error: Option<(String, io::Error)>,
 }
 
@@ -60,7 +67,7 @@ impl<T: Tables> Programmer<T> {
         let mut batch = Batch::default();
         for (id, plan) in changes {
             self.waiting.remove(*id);
-            let plan = plan.filter(|plan| plan.frontends.iter().any(|frontend| super::serves(frontend.kind)));
+            let plan = plan.filter(|plan| !plan.frontends.is_empty());
             match plan {
                 Some(plan) => {
                     if let Err(reason) = self.prepare(id, plan, &mut batch, report) {
@@ -69,7 +76,7 @@ impl<T: Tables> Programmer<T> {
                     }
                 }
                 None => {
-                    if let Some(old) = self.programmed.remove(*id) {
+                    if let Some(old) = self.take_out(id) {
                         batch.done.push(Done::gone(Some((*id).clone()), id.family, old));
                     }
                 }
@@ -79,9 +86,10 @@ impl<T: Tables> Programmer<T> {
             batch.done.push(Done::gone(None, family, orphan));
         }
         self.write(&mut batch, report);
-        let forgotten = self.remove_old_frontends(&mut batch, report);
+        self.remove_old_frontends(&mut batch, report);
+        let unused = std::mem::take(&mut batch.vacated.addresses);
         let freed = self.settle(batch, changes, report);
-        for address in forgotten {
+        for address in unused {
             self.forget_address(address);
         }
         freed
@@ -98,67 +106,52 @@ impl<T: Tables> Programmer<T> {
                 report.problems.push(format!("BACKEND_LOAD: resetting backend {}: {error}", ids[at]));
             }
         }
+        self.write_sources(batch);
+        let is_held_back = |put: &mut Put| !put.key.is_any_port() && batch.done[put.owner].error.is_some();
+        for Put { key, before, .. } in batch.puts.extract_if(.., is_held_back) {
+            self.revert_entry(key, before, &mut batch.vacated);
+        }
         // The entries for unknown ports last: they must not refuse what comes with them.
         batch.puts.sort_by_key(|put| put.key.is_any_port());
         let entries: Vec<_> = batch.puts.iter().map(|put| (put.key, put.value)).collect();
         let failures = self.tables.put_frontends(&entries);
+        // Only now: a grace period that prepare had to wait for was before the new frontends.
+        self.lifted |= batch.lifted;
         report.frontends_written += entries.len() - failures.len();
         for (at, error) in failures {
             let Put { key, before, owner, .. } = batch.puts[at];
-            match before {
-                Some(before) => {
-                    self.frontends.insert(key, before);
-                }
-                None => self.forget_entry(key),
-            }
+            self.revert_entry(key, before, &mut batch.vacated);
             batch.done[owner].error = Some((format!("frontend {key}"), error));
         }
     }
 
-    /// An entry that is not in its map any more, or never got there.
-    fn forget_entry(&mut self, key: FrontendKey) {
-        if self.frontends.remove(&key).is_some() {
-            self.frontend_counts[index(key.family())] -= 1;
-        }
-        if !key.is_any_port() && self.uncount_address(key.address()) {
-            self.forget_address(key.address());
-        }
-    }
-
-    /// Deletes the frontends that service ports have lost to nobody; returns the addresses whose last one
-    /// is gone.
-    fn remove_old_frontends(&mut self, batch: &mut Batch, report: &mut Report) -> Vec<IpAddr> {
+    /// Deletes the frontends that service ports have lost to nobody, and the entries for unknown ports of
+    /// addresses that are no cluster IP any more.
+    fn remove_old_frontends(&mut self, batch: &mut Batch, report: &mut Report) {
         let mut lost = Vec::new();
-        let mut forgotten = Vec::new();
         for (number, done) in batch.done.iter().enumerate().filter(|(_, done)| done.error.is_none()) {
             let Some(old) = &done.old else { continue };
             let kept: HashSet<_> = done.next.iter().flat_map(|next| &next.frontends).collect();
             for key in old.frontends.iter().filter(|key| !kept.contains(key)) {
-                // An address that is in use again keeps its entry for unknown ports.
-                let in_use = key.is_any_port() && self.addresses.contains_key(&key.address());
+                // An address that is a cluster IP again keeps its entry for unknown ports.
+                let in_use = key.is_any_port() && self.has_cluster_ip(key.address());
                 let entry = self.frontends.get(key);
                 if !in_use && entry.is_some_and(|entry| old.owns(entry.service_port)) {
                     lost.push((*key, Some(number)));
-                    if !key.is_any_port() && self.uncount_address(key.address()) {
-                        forgotten.push(key.address());
-                    }
+                    self.clear_entry(*key, &mut batch.vacated);
                 }
             }
         }
-        for address in &forgotten {
-            let any = FrontendKey::any_port(*address);
-            if self.frontends.contains_key(&any) {
+        for address in std::mem::take(&mut batch.vacated.cluster_ips) {
+            let any = FrontendKey::any_port(address);
+            if !self.has_cluster_ip(address) && self.frontends.contains_key(&any) {
                 lost.push((any, None));
+                self.clear_entry(any, &mut batch.vacated);
             }
         }
         let keys: Vec<_> = lost.iter().map(|(key, _)| *key).collect();
         let failures = self.tables.remove_frontends(&keys);
         report.frontends_removed += keys.len() - failures.len();
-        for key in &keys {
-            if self.frontends.remove(key).is_some() {
-                self.frontend_counts[index(key.family())] -= 1;
-            }
-        }
         for (at, error) in failures {
             let (key, owner) = lost[at];
             report.problems.push(format!("frontend {key}: deleting it: {error}"));
@@ -166,7 +159,6 @@ impl<T: Tables> Programmer<T> {
                 batch.done[owner].error = Some((format!("frontend {key}"), error));
             }
         }
-        forgotten
     }
 
     /// Takes back what nothing refers to any more, now that the frontends are in place.
@@ -176,27 +168,29 @@ impl<T: Tables> Programmer<T> {
         changes: &[(&ServicePortId, Option<&Arc<ServicePortPlan>>)],
         report: &mut Report,
     ) -> bool {
-        let mut service_ports = Vec::new();
+        let mut service_ports = std::mem::take(&mut self.unfinished);
+        let mut stale = Vec::new();
         let mut freed = false;
+        let plan_of = |id: &ServicePortId| {
+            changes.iter().find(|(changed, _)| *changed == id).and_then(|(_, plan)| plan.cloned())
+        };
         for mut done in batch.done {
             let failed_old = done.old.as_ref().filter(|_| done.error.is_some());
             let old_frontends = failed_old.map(|old| old.frontends.clone()).unwrap_or_default();
+            let was_restricted = failed_old.is_some_and(|old| old.restricted);
             let mut left = left_behind(&mut done);
             if let Some((what, error)) = done.error {
                 self.stumbled = true;
                 // Frontends of the old state may still be there: keep all that they refer to.
                 if let (Some(id), Some(mut next)) = (done.id, done.next) {
                     next.held = Some(Box::new(left));
+                    next.restricted |= was_restricted;
                     let both: BTreeSet<_> = next.frontends.iter().chain(&old_frontends).copied().collect();
                     next.frontends = both.into_iter().collect();
-                    let plan =
-                        changes.iter().find(|(changed, _)| **changed == id).and_then(|(_, plan)| *plan);
-                    if let Some(plan) = plan {
-                        self.waiting.insert(id.clone(), Arc::clone(plan));
-                    }
+                    self.waiting.extend(plan_of(&id).map(|plan| (id.clone(), plan)));
                     let reason = RefusedReason::Kernel { service: id.to_string(), what, error };
                     report.refused.push(Refused { id: id.clone(), reason });
-                    self.programmed.insert(id, next);
+                    self.put_in(id, next);
                 }
                 continue;
             }
@@ -217,15 +211,25 @@ impl<T: Tables> Programmer<T> {
             });
             service_ports.append(&mut left.service_ports);
             if let (Some(id), Some(next)) = (done.id, done.next) {
-                self.programmed.insert(id, next);
+                stale.extend(self.stale_sources(&id, next.service_port, &done.clients));
+                self.put_in(id, next);
             }
         }
         service_ports.sort_unstable();
         service_ports.dedup();
+        stale.extend(service_ports.iter().flat_map(|id| self.sources.of(*id)).map(|range| (range, None)));
+        freed |= self.remove_sources(&stale, plan_of, report);
         for (at, error) in self.tables.remove_services(&service_ports) {
             report.problems.push(format!("SERVICES: deleting service port {}: {error}", service_ports[at]));
         }
-        service_ports.into_iter().for_each(|id| self.service_ports.rest(id));
+        for id in service_ports {
+            if self.sources.of(id).next().is_none() {
+                self.service_ports.rest(id);
+            } else {
+                // Whoever gets the id next must not let in the clients of the one before.
+                self.unfinished.push(id);
+            }
+        }
         self.freed_at = Instant::now();
         freed
     }
@@ -233,13 +237,21 @@ impl<T: Tables> Programmer<T> {
 
 impl Done {
     fn gone(id: Option<ServicePortId>, family: Family, old: Programmed) -> Self {
-        Self { id, family, old: Some(old), next: None, lists_after: Vec::new(), error: None }
+        Self {
+            id,
+            family,
+            old: Some(old),
+            next: None,
+            lists_after: Vec::new(),
+            clients: Vec::new(),
+            error: None,
+        }
     }
 }
 
 impl Programmed {
     /// Whether an entry with this service port id is ours: a flip that failed may have left the id of before.
-    fn owns(&self, service_port: u32) -> bool {
+    pub(super) fn owns(&self, service_port: u32) -> bool {
         let earlier = self.held.iter().flat_map(|held| &held.service_ports);
         earlier.chain([&self.service_port]).any(|own| *own == service_port)
     }

@@ -5,14 +5,14 @@ use std::{
 
 use bytemuck::Zeroable;
 use proxy_common::{
-    Algorithm, EndpointList, Family, Frontend, FrontendKind, NO_SERVICE_PORT, SERVICE_NAME_LEN, ServicePort,
-    SlotRange, WhenEmpty, is_live,
+    Algorithm, EndpointList, FRONTEND_IS_LOCAL, FRONTEND_SOURCE_RANGES, Family, Frontend, FrontendKind,
+    NO_SERVICE_PORT, SERVICE_NAME_LEN, ServicePort, SlotRange, WhenEmpty, is_live,
 };
 
 use super::{
     Entry, Programmed, Programmer,
     flush::{Batch, Done, Put},
-    index, list_index, serves,
+    index, list_index,
 };
 use crate::{
     datapath::{
@@ -45,35 +45,34 @@ impl<T: Tables> Programmer<T> {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), RefusedReason> {
-        let served: Vec<_> = plan.frontends.iter().filter(|frontend| serves(frontend.kind)).collect();
-        let keys: Box<[_]> = served
-            .iter()
-            .map(|frontend| FrontendKey::new(frontend.address, frontend.port, id.protocol))
-            .collect();
-        self.check_frontend_room(id, &keys)?;
+        let key = |frontend: &PlannedFrontend| FrontendKey::new(frontend.address, frontend.port, id.protocol);
+        let keys: Box<[_]> = plan.frontends.iter().map(key).collect();
+        self.check_frontend_room(id, &plan.frontends, &keys)?;
         let name = entry_name(id)?;
-        let old = self.programmed.remove(id);
         let affinity = plan.affinity_seconds.is_some();
         // A service port whose affinity is turned on or off starts without anything remembered.
-        let same_id = old.as_ref().filter(|old| old.affinity == affinity).map(|old| old.service_port);
+        let kept = self.programmed.get(id).filter(|old| old.affinity == affinity);
+        let same_id = kept.map(|old| old.service_port);
+        let restricted = plan.frontends.iter().any(|frontend| is_restricted(plan, frontend));
+        let clients = if restricted { plan.allowed_sources() } else { Vec::new() };
+        self.check_source_room(id, same_id, &clients)?;
+        let old = self.take_out(id);
         let taken = match same_id {
             Some(service_port) => Ok(service_port),
             None => self.take_service_port(id),
         };
         let space = taken.and_then(|service_port| {
-            self.find_space(id, plan, &served, old.as_ref()).map(|space| (service_port, space)).inspect_err(
-                |_| {
-                    if same_id.is_none() {
-                        self.service_ports.put_back(service_port);
-                    }
-                },
-            )
+            self.find_space(id, plan, old.as_ref()).map(|space| (service_port, space)).inspect_err(|_| {
+                if same_id.is_none() {
+                    self.service_ports.put_back(service_port);
+                }
+            })
         });
         let (service_port, space) = match space {
             Ok(space) => space,
             Err(reason) => {
                 if let Some(old) = old {
-                    self.programmed.insert(id.clone(), old);
+                    self.put_in(id.clone(), old);
                 }
                 return Err(reason);
             }
@@ -87,17 +86,19 @@ impl<T: Tables> Programmer<T> {
         self.write_slots(plan, &space);
 
         let number = batch.done.len();
-        for (key, frontend) in keys.iter().zip(&served) {
-            let value = key.seal(entry(plan, frontend.kind, service_port, space.ranges));
+        self.queue_sources(service_port, &clients, number, batch);
+        for (key, frontend) in keys.iter().zip(&plan.frontends) {
+            let value = key.seal(entry(plan, frontend, service_port, space.ranges));
             self.put(*key, value, number, batch, report);
         }
-        for key in &keys {
-            let any = FrontendKey::any_port(key.address());
+        for frontend in plan.frontends.iter().filter(|frontend| is_cluster_ip(frontend)) {
+            let any = FrontendKey::any_port(frontend.address);
             self.put(any, any.seal(any_port_entry()), number, batch, report);
         }
         let next = Programmed {
             service_port,
             affinity,
+            restricted,
             ranges: space.ranges,
             frontends: keys,
             backends: space.ids.into(),
@@ -109,18 +110,23 @@ impl<T: Tables> Programmer<T> {
             old,
             next: Some(next),
             lists_after,
+            clients,
             error: None,
         });
         Ok(())
     }
 
-    fn check_frontend_room(&self, id: &ServicePortId, keys: &[FrontendKey]) -> Result<(), RefusedReason> {
-        let mut new = 0;
+    fn check_frontend_room(
+        &self,
+        id: &ServicePortId,
+        frontends: &[PlannedFrontend],
+        keys: &[FrontendKey],
+    ) -> Result<(), RefusedReason> {
+        let mut new = keys.iter().filter(|key| !self.frontends.contains_key(key)).count();
         let mut last_address = None;
-        for key in keys {
-            new += usize::from(!self.frontends.contains_key(key));
-            let any = FrontendKey::any_port(key.address());
-            // Sorted by kind and address, so equal addresses are neighbours: one entry for all of them.
+        for frontend in frontends.iter().filter(|frontend| is_cluster_ip(frontend)) {
+            let any = FrontendKey::any_port(frontend.address);
+            // Sorted by address, so equal ones are neighbours: one entry for all of them.
             if last_address.replace(any) != Some(any) {
                 new += usize::from(!self.frontends.contains_key(&any));
             }
@@ -146,7 +152,6 @@ impl<T: Tables> Programmer<T> {
         &mut self,
         id: &ServicePortId,
         plan: &ServicePortPlan,
-        served: &[&PlannedFrontend],
         old: Option<&Programmed>,
     ) -> Result<Space, RefusedReason> {
         let known = self.known_backends(id.family, old);
@@ -171,7 +176,7 @@ impl<T: Tables> Programmer<T> {
 
         let mut space = Space { ids, kept, ranges: [None; 2], fresh: [false; 2] };
         for (position, list) in LISTS.into_iter().enumerate() {
-            let used = served.iter().any(|frontend| {
+            let used = plan.frontends.iter().any(|frontend| {
                 [plan.internal_list(frontend.kind), plan.external_list(frontend.kind)].contains(&list)
             });
             if !used {
@@ -298,18 +303,15 @@ impl<T: Tables> Programmer<T> {
         batch: &mut Batch,
         report: &mut Report,
     ) {
-        let entry = Entry { service_port: value.service_port, seal: bytemuck::cast(value.seal) };
-        let before = self.frontends.insert(key, entry);
+        let entry = Entry::new(&key, &value);
+        let before = self.set_entry(key, entry, &mut batch.vacated);
         if before == Some(entry) {
             report.frontends_unchanged += 1;
             return;
         }
-        if before.is_none() {
-            self.frontend_counts[index(key.family())] += 1;
-            if !key.is_any_port() {
-                self.count_address(key.address());
-            }
-        }
+        batch.lifted |= before.is_some_and(|before| {
+            before.restricted && (!entry.restricted || before.service_port != entry.service_port)
+        });
         match batch.queued.entry(key) {
             MapEntry::Occupied(at) => {
                 let put = &mut batch.puts[*at.get()];
@@ -332,13 +334,24 @@ fn list_ids<'a>(
     plan.endpoints.iter().zip(ids).filter(move |(endpoint, _)| endpoint.is_in(list)).map(|(_, id)| *id)
 }
 
+fn is_cluster_ip(frontend: &PlannedFrontend) -> bool {
+    frontend.kind == FrontendKind::ClusterIp
+}
+
+/// Whether clients have to be in the source ranges: that is asked at load-balancer addresses only.
+fn is_restricted(plan: &ServicePortPlan, frontend: &PlannedFrontend) -> bool {
+    frontend.kind == FrontendKind::LoadBalancer && !plan.source_ranges.is_empty()
+}
+
 fn entry(
     plan: &ServicePortPlan,
-    kind: FrontendKind,
+    frontend: &PlannedFrontend,
     service_port: u32,
     ranges: [Option<SlotRange>; 2],
 ) -> Frontend {
+    let kind = frontend.kind;
     let (internal_list, external_list) = (plan.internal_list(kind), plan.external_list(kind));
+    let flag = |is: bool, flag| if is { flag } else { 0 };
     let range = |list| list_index(list).and_then(|position| ranges[position]).unwrap_or_default();
     Frontend {
         internal: range(internal_list),
@@ -351,6 +364,8 @@ fn entry(
         external_list,
         when_internal_empty: plan.when_empty(internal_list),
         when_external_empty: plan.when_empty(external_list),
+        flags: flag(is_restricted(plan, frontend), FRONTEND_SOURCE_RANGES)
+            | flag(frontend.local, FRONTEND_IS_LOCAL),
         ..Frontend::zeroed()
     }
 }
@@ -375,6 +390,11 @@ fn entry_name(id: &ServicePortId) -> Result<ServicePort, RefusedReason> {
     Ok(ServicePort { name, protocol: id.protocol, family: id.family, reserved: [0; 2] })
 }
 
-fn full(id: &ServicePortId, map: &'static str, capacity: u32, flag: &'static str) -> RefusedReason {
+pub(super) fn full(
+    id: &ServicePortId,
+    map: &'static str,
+    capacity: u32,
+    flag: &'static str,
+) -> RefusedReason {
     RefusedReason::Full { service: id.to_string(), map, capacity, flag }
 }

@@ -4,23 +4,24 @@ use std::{
     time::Instant,
 };
 
-use proxy_common::{Family, Frontend, NO_SERVICE_PORT, ServicePort, is_live};
+use proxy_common::{FRONTEND_SOURCE_RANGES, Family, Frontend, NO_SERVICE_PORT, ServicePort, is_live};
 
-use super::{Entry, Held, Programmed, Programmer, index, list_index};
+use super::{Entry, Held, Programmed, Programmer, entries::Vacated, index, list_index, sources::Sources};
 use crate::{
     datapath::{
         alloc::{Ids, Ranges},
-        tables::{Capacities, FrontendKey, Tables},
+        tables::{Capacities, FrontendKey, SourceRange, Tables},
     },
     plan::ServicePortId,
     state::ObjectName,
 };
 
-/// What the hash maps hold when the agent starts; all of it is empty in new maps.
+/// What the maps with keys hold when the agent starts; all of it is empty in new maps.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) services: Vec<(u32, ServicePort)>,
     pub(crate) frontends: Vec<(FrontendKey, Frontend)>,
+    pub(crate) source_ranges: Vec<SourceRange>,
 }
 
 impl<T: Tables> Programmer<T> {
@@ -40,10 +41,14 @@ impl<T: Tables> Programmer<T> {
             frontends: HashMap::new(),
             frontend_counts: [0; 2],
             addresses: HashMap::new(),
+            sources: Sources::default(),
+            unfinished: Vec::new(),
             filter: HashMap::new(),
             programmed: HashMap::new(),
+            packet_path_only: 0,
             orphans: Vec::new(),
             waiting: HashMap::new(),
+            lifted: false,
             stumbled: false,
         };
         programmer.read_back(contents);
@@ -51,10 +56,15 @@ impl<T: Tables> Programmer<T> {
     }
 
     fn read_back(&mut self, contents: Contents) {
-        let Contents { services, frontends } = contents;
+        let Contents { services, frontends, source_ranges } = contents;
         let mut found: BTreeMap<(u32, usize), Programmed> = BTreeMap::new();
         for (key, value) in &frontends {
             self.read_frontend(*key, value, &mut found);
+        }
+        for range in source_ranges {
+            self.sources.insert(range);
+            let owner = (range.service_port, index(range.family()));
+            found.entry(owner).or_default().service_port = range.service_port;
         }
         let mut used_before = false;
         for family in [Family::V4, Family::V6] {
@@ -67,7 +77,7 @@ impl<T: Tables> Programmer<T> {
             let state = Programmed { service_port, ..state };
             match identity(&name) {
                 Some(id) if !self.programmed.contains_key(&id) => {
-                    self.programmed.insert(id, state);
+                    self.put_in(id, state);
                 }
                 _ => self.orphans.push((name.family, state)),
             }
@@ -90,16 +100,15 @@ impl<T: Tables> Programmer<T> {
     ) {
         // The programs do not believe an entry with a broken seal: whatever is planned, it is written again.
         let seal = if key.seal(*value).seal == value.seal { value.seal } else { 0 };
-        let entry = Entry { service_port: value.service_port, seal: bytemuck::cast(seal) };
-        self.frontends.insert(key, entry);
-        self.frontend_counts[index(key.family())] += 1;
+        let entry = Entry::new(&key, &Frontend { seal, ..*value });
+        self.set_entry(key, entry, &mut Vacated::default());
         if key.is_any_port() {
             return;
         }
-        self.count_address(key.address());
         let state = found.entry((value.service_port, index(key.family()))).or_default();
         state.service_port = value.service_port;
         state.affinity |= value.affinity_seconds > 0;
+        state.restricted |= value.flags & FRONTEND_SOURCE_RANGES != 0;
         push(&mut state.frontends, key);
         for (range, list) in [(value.internal, value.internal_list), (value.external, value.external_list)] {
             let Some(position) = list_index(list) else { continue };
@@ -138,12 +147,12 @@ impl<T: Tables> Programmer<T> {
         used_before
     }
 
-    /// Entries for unknown ports whose address has nothing else.
+    /// Entries for unknown ports whose address is no cluster IP.
     fn adopt_lone_entries(&mut self) {
         let lone: Vec<_> = self
             .frontends
             .keys()
-            .filter(|key| key.is_any_port() && !self.addresses.contains_key(&key.address()))
+            .filter(|key| key.is_any_port() && !self.has_cluster_ip(key.address()))
             .copied()
             .collect();
         for key in lone {

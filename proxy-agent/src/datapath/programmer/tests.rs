@@ -1,4 +1,6 @@
 mod killed;
+mod kinds;
+mod sources;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,14 +8,17 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use proptest::prelude::*;
-use proxy_common::{Frontend, Protocol, ServicePort, SlotRange, WhenEmpty, is_live};
+use proxy_common::{
+    FRONTEND_SOURCE_RANGES, Frontend, FrontendKind, Protocol, ServicePort, SlotRange, WhenEmpty, is_live,
+};
 
 use super::*;
 use crate::{
     datapath::{
         report::{Refused, RefusedReason},
-        tables::{Backend, Failures},
+        tables::{Backend, Failures, SourceRange, filter_position},
     },
     plan::{PlannedEndpoint, PlannedFrontend},
     state::ObjectName,
@@ -29,15 +34,31 @@ struct Memory {
     filter: BTreeMap<u32, u64>,
     services: BTreeMap<u32, ServicePort>,
     frontends: BTreeMap<FrontendKey, Frontend>,
-    /// Frontends that a program run may still hold, with the endpoints it may be led to.
-    readers: Vec<(Frontend, usize, Endpoints)>,
+    ranges: BTreeSet<SourceRange>,
+    readers: Vec<Reader>,
     grace_periods: usize,
     /// Frontends whose next write fails.
     failing: BTreeSet<FrontendKey>,
+    /// Source ranges whose next write or deletion fails.
+    failing_ranges: BTreeSet<IpNet>,
     /// Writes until the agent is killed: none after that gets here.
     left: Option<usize>,
     log: Vec<String>,
 }
+
+/// A program run that may still hold a frontend.
+#[derive(Debug)]
+struct Reader {
+    key: FrontendKey,
+    frontend: Frontend,
+    /// What it may be led to.
+    endpoints: [Endpoints; 2],
+    /// Whom the frontend has always let in since.
+    allowed: Allowed,
+}
+
+/// Clients that are let in, by their ranges; `None` is everybody.
+type Allowed = Option<BTreeSet<IpNet>>;
 
 impl Memory {
     fn endpoints(&self, family: usize, range: SlotRange) -> Endpoints {
@@ -47,6 +68,11 @@ impl Memory {
                 (backend.address, backend.port)
             })
             .collect()
+    }
+
+    /// Of clients inside the cluster, and of those outside.
+    fn both_endpoints(&self, family: usize, frontend: &Frontend) -> [Endpoints; 2] {
+        [frontend.internal, frontend.external].map(|range| self.endpoints(family, range))
     }
 
     /// Whether the agent lives to see this write.
@@ -64,17 +90,40 @@ impl Memory {
     /// Whoever read the frontend before now may go on with it until a grace period has passed.
     fn remember_reader(&mut self, key: &FrontendKey) {
         if let Some(frontend) = self.frontends.get(key).copied() {
-            let family = index(key.family());
-            let endpoints = self.endpoints(family, frontend.internal);
-            self.readers.push((frontend, family, endpoints));
+            let endpoints = self.both_endpoints(index(key.family()), &frontend);
+            let allowed = self.allowed(&frontend);
+            self.readers.push(Reader { key: *key, frontend, endpoints, allowed });
         }
+    }
+
+    fn allowed(&self, frontend: &Frontend) -> Allowed {
+        let own = self.ranges.iter().filter(|range| range.service_port == frontend.service_port);
+        let clients = || own.map(|range| range.clients).collect();
+        (frontend.flags & FRONTEND_SOURCE_RANGES != 0).then(clients)
     }
 
     /// No reader of an old frontend ends up at an endpoint that the frontend did not have.
     fn check_readers(&self) {
-        for (frontend, family, expected) in &self.readers {
-            assert_eq!(&self.endpoints(*family, frontend.internal), expected, "a reader in freed space");
+        for Reader { key, frontend, endpoints, .. } in &self.readers {
+            let found = self.both_endpoints(index(key.family()), frontend);
+            assert_eq!(&found, endpoints, "a reader in freed space");
         }
+    }
+
+    /// A client that has been let in at every moment since the frontend was read is still let in.
+    fn check_clients(&mut self) {
+        let mut readers = std::mem::take(&mut self.readers);
+        for Reader { key, frontend, allowed, .. } in &mut readers {
+            let Some(allowed) = allowed else { continue };
+            let now = self.frontends.get(key).map(|now| self.allowed(now));
+            allowed.retain(|clients| match &now {
+                None => false,
+                Some(now) => now.as_ref().is_none_or(|now| now.contains(clients)),
+            });
+            let found = self.allowed(frontend).expect("a frontend that asks for ranges");
+            assert!(allowed.is_subset(&found), "{key} lets in {found:?}, and should {allowed:?}");
+        }
+        self.readers = readers;
     }
 }
 
@@ -149,6 +198,37 @@ impl Tables for Memory {
         }
         Vec::new()
     }
+    fn put_source_ranges(&mut self, ranges: &[SourceRange]) -> Failures {
+        let mut failures = Vec::new();
+        for (at, range) in ranges.iter().enumerate() {
+            if !self.lives() {
+                break;
+            }
+            if self.failing_ranges.remove(&range.clients) {
+                failures.push((at, io::Error::from_raw_os_error(libc::ENOMEM)));
+                continue;
+            }
+            self.log.push(format!("allow {}", range.clients));
+            assert!(self.ranges.insert(*range), "{range:?} is written twice");
+        }
+        failures
+    }
+    fn remove_source_ranges(&mut self, ranges: &[SourceRange]) -> Failures {
+        let mut failures = Vec::new();
+        for (at, range) in ranges.iter().enumerate() {
+            if !self.lives() {
+                break;
+            }
+            if self.failing_ranges.remove(&range.clients) {
+                failures.push((at, io::Error::from_raw_os_error(libc::EBUSY)));
+                continue;
+            }
+            self.log.push(format!("deny {}", range.clients));
+            assert!(self.ranges.remove(range), "{range:?} is not there");
+            self.check_clients();
+        }
+        failures
+    }
     fn put_frontends(&mut self, entries: &[(FrontendKey, Frontend)]) -> Failures {
         let mut failures = Vec::new();
         for (at, (key, value)) in entries.iter().enumerate() {
@@ -161,17 +241,20 @@ impl Tables for Memory {
             }
             self.remember_reader(key);
             self.log.push(format!("put {key}"));
-            for id in
-                (value.internal.base..value.internal.base + value.internal.len).map(|slot| self.slots[&slot])
+            for (range, list) in
+                [(value.internal, value.internal_list), (value.external, value.external_list)]
             {
-                let backend = self.backends[&(index(key.family()), id)];
-                assert!(is_live(backend.generation) && backend.service_port == value.service_port);
-                assert!(backend.lists & value.internal_list as u8 != 0);
+                for id in (range.base..range.base + range.len).map(|slot| self.slots[&slot]) {
+                    let backend = self.backends[&(index(key.family()), id)];
+                    assert!(is_live(backend.generation) && backend.service_port == value.service_port);
+                    assert!(backend.lists & list as u8 != 0);
+                }
             }
             let (word, mask) = filter_position(key.address());
             assert!(self.filter_word(word) & mask != 0, "{key} is behind the filter");
             assert!(key.is_any_port() || self.services.contains_key(&value.service_port));
             self.frontends.insert(*key, *value);
+            self.check_clients();
         }
         failures
     }
@@ -183,6 +266,7 @@ impl Tables for Memory {
             self.remember_reader(key);
             self.log.push(format!("remove {key}"));
             assert!(self.frontends.remove(key).is_some());
+            self.check_clients();
         }
         Vec::new()
     }
@@ -192,8 +276,15 @@ impl Tables for Memory {
     }
 }
 
-const SMALL: Capacities =
-    Capacities { frontends: 8, slots: 12, backends4: 11, backends6: 11, affinity: 16, services: 5 };
+const SMALL: Capacities = Capacities {
+    frontends: 8,
+    slots: 12,
+    backends4: 11,
+    backends6: 11,
+    affinity: 16,
+    services: 5,
+    source_ranges: 4,
+};
 
 fn programmer(capacities: Capacities) -> Programmer<Memory> {
     Programmer::new(Memory::default(), capacities, Contents::default(), 1001)
@@ -204,6 +295,7 @@ fn restarted(programmer: Programmer<Memory>) -> Programmer<Memory> {
     let contents = Contents {
         services: programmer.tables.services.iter().map(|(id, name)| (*id, *name)).collect(),
         frontends: programmer.tables.frontends.iter().map(|(key, value)| (*key, *value)).collect(),
+        source_ranges: programmer.tables.ranges.iter().copied().collect(),
     };
     Programmer::new(programmer.tables, programmer.capacities, contents, 77)
 }
@@ -217,16 +309,20 @@ fn id(name: &str) -> ServicePortId {
     }
 }
 
+fn frontend(kind: FrontendKind, address: u8, port: u16) -> PlannedFrontend {
+    PlannedFrontend {
+        kind,
+        address: [10, 96, 0, address].into(),
+        port,
+        local: kind == FrontendKind::NodePort,
+    }
+}
+
 fn plan(frontends: &[(u8, u16)], endpoints: &[(u8, u8)]) -> ServicePortPlan {
     ServicePortPlan {
         frontends: frontends
             .iter()
-            .map(|(address, port)| PlannedFrontend {
-                kind: FrontendKind::ClusterIp,
-                address: [10, 96, 0, *address].into(),
-                port: *port,
-                local: false,
-            })
+            .map(|(address, port)| frontend(FrontendKind::ClusterIp, *address, *port))
             .collect(),
         endpoints: endpoints
             .iter()
@@ -520,20 +616,37 @@ enum Step {
     Apply(Vec<(u8, Option<ServicePortPlan>)>),
     /// The kernel refuses the next write of this frontend; of the entry for unknown ports for port 79.
     Fail(u8, u16),
+    /// The kernel refuses the next write or deletion of this source range.
+    FailRange(u8),
     Restart,
 }
 
+/// Ranges that do not overlap.
+fn range(number: u8) -> IpNet {
+    IpNet::new([192, 0, number, 0].into(), 24).unwrap()
+}
+
 fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
-    let frontends = prop::collection::btree_set((1..4_u8, 80..82_u16), 1..3);
+    use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, NodePort};
+    let kind = prop::sample::select(&[ClusterIp, ClusterIp, ExternalIp, LoadBalancer, NodePort][..]);
+    let frontends = prop::collection::btree_map((1..4_u8, 80..82_u16), kind, 1..3);
     let endpoints = prop::collection::btree_map(1..8_u8, 0..4_u8, 0..6);
-    (frontends, endpoints, prop::option::of(Just(30_u32)), any::<bool>()).prop_map(
-        |(frontends, endpoints, affinity, local)| {
-            let frontends: Vec<_> = frontends.into_iter().collect();
+    let policies = any::<(bool, bool)>();
+    let ranges = prop::collection::btree_set(0..3_u8, 0..3);
+    (frontends, endpoints, prop::option::of(Just(30_u32)), policies, ranges).prop_map(
+        |(frontends, endpoints, affinity, (internal_local, external_local), ranges)| {
+            let frontends = frontends.into_iter();
+            let mut frontends: Vec<_> =
+                frontends.map(|((address, port), kind)| frontend(kind, address, port)).collect();
+            frontends.sort();
             let endpoints: Vec<_> = endpoints.into_iter().collect();
             ServicePortPlan {
+                frontends,
                 affinity_seconds: affinity,
-                internal_local: local,
-                ..plan(&frontends, &endpoints)
+                internal_local,
+                external_local,
+                source_ranges: ranges.into_iter().map(range).collect(),
+                ..plan(&[], &endpoints)
             }
         },
     )
@@ -543,6 +656,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => prop::collection::vec((0..4_u8, prop::option::weighted(0.8, any_plan())), 1..4).prop_map(Step::Apply),
         1 => (1..4_u8, 79..82_u16).prop_map(|(address, port)| Step::Fail(address, port)),
+        1 => (0..3_u8).prop_map(Step::FailRange),
         1 => Just(Step::Restart),
     ]
 }
@@ -594,7 +708,38 @@ fn check(programmer: &Programmer<Memory>, refused_before: bool) {
         programmer.programmed.values().flat_map(|state| state.frontends.iter().copied()).collect();
     let stray = known.iter().find(|key| !key.is_any_port() && !mine.contains(*key));
     assert_eq!(stray, None, "a frontend that nobody knows of");
+    let entries = programmer.tables.frontends.iter();
+    let of_addresses =
+        entries.filter(|(key, value)| !key.is_any_port() && value.kind == FrontendKind::ClusterIp);
+    let cluster_ips: BTreeSet<_> =
+        of_addresses.map(|(key, _)| FrontendKey::any_port(key.address())).collect();
+    let any_ports: BTreeSet<_> = known.iter().filter(|key| key.is_any_port()).copied().collect();
+    assert!(any_ports.is_subset(&cluster_ips), "an address that is no cluster IP refuses other ports");
+    for (id, state) in &programmer.programmed {
+        let entries = state.frontends.iter().filter_map(|key| programmer.tables.frontends.get(key));
+        let mut own = entries.filter(|value| state.owns(value.service_port));
+        let is_restricted = own.any(|value| value.flags & FRONTEND_SOURCE_RANGES != 0);
+        assert!(state.restricted || !is_restricted, "{id}");
+        if !refused_before {
+            assert_eq!(state.restricted, is_restricted, "{id}");
+        }
+    }
+    assert_eq!(programmer.sources.entries(), &programmer.tables.ranges);
+    let held = |state: &Programmed| {
+        state.held.iter().flat_map(|held| held.service_ports.clone()).collect::<Vec<_>>()
+    };
+    let ids: BTreeSet<_> = programmer
+        .programmed
+        .values()
+        .flat_map(|state| [vec![state.service_port], held(state)].concat())
+        .chain(programmer.unfinished.iter().copied())
+        .collect();
+    let stray = programmer.tables.ranges.iter().find(|range| !ids.contains(&range.service_port));
+    assert_eq!(stray, None, "belongs to nobody");
+    let only = programmer.programmed.values().filter(|state| state.restricted).count();
+    assert_eq!(programmer.packet_path_only, only);
     if !refused_before {
+        assert_eq!(any_ports, cluster_ips);
         for (id, state) in &programmer.programmed {
             for key in &state.frontends {
                 assert!(programmer.tables.frontends.contains_key(key), "{id} has lost {key}");
@@ -610,7 +755,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 1..25),
         roomy in any::<bool>(),
     ) {
-        let mut programmer = programmer(if roomy { Capacities { backends4: 64, slots: 64, frontends: 64, services: 16, ..SMALL } } else { SMALL });
+        let mut programmer = programmer(if roomy { Capacities { backends4: 64, slots: 64, frontends: 64, services: 16, source_ranges: 64, ..SMALL } } else { SMALL });
         let mut plans: BTreeMap<u8, Arc<ServicePortPlan>> = BTreeMap::new();
         let mut clash = false;
         for step in steps {
@@ -627,7 +772,8 @@ proptest! {
                         };
                     }
                     // Nobody here resolves clashes, as the planner does.
-                    let keys: Vec<_> = plans.values().flat_map(|plan| &plan.frontends).collect();
+                    let frontends = plans.values().flat_map(|plan| &plan.frontends);
+                    let keys: Vec<_> = frontends.map(|frontend| (frontend.address, frontend.port)).collect();
                     clash |= keys.iter().collect::<BTreeSet<_>>().len() < keys.len();
                     let changes: Vec<_> = changes
                         .into_iter()
@@ -642,8 +788,10 @@ proptest! {
                     let any = FrontendKey::any_port([10, 96, 0, address].into());
                     programmer.tables.failing.insert(if port == 79 { any } else { key(address, port) });
                 }
+                Step::FailRange(number) => drop(programmer.tables.failing_ranges.insert(range(number))),
                 Step::Restart => {
                     programmer.tables.failing.clear();
+                    programmer.tables.failing_ranges.clear();
                     programmer = restarted(programmer);
                     let complete: Vec<_> = plans
                         .iter()
@@ -655,6 +803,12 @@ proptest! {
             check(&programmer, clash);
             if roomy && !clash {
                 prop_assert_eq!(programmer.len(), plans.len());
+                for (number, plan) in &plans {
+                    let state = &programmer.programmed[&id(&format!("s{number}"))];
+                    let found: Vec<_> = programmer.sources.of(state.service_port).map(|range| range.clients).collect();
+                    let balanced = plan.frontends.iter().any(|frontend| frontend.kind == FrontendKind::LoadBalancer);
+                    prop_assert_eq!(found, if balanced { plan.allowed_sources() } else { Vec::new() });
+                }
             }
         }
     }

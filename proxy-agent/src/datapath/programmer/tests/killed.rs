@@ -2,8 +2,15 @@
 
 use super::*;
 
-const ROOMY: Capacities =
-    Capacities { frontends: 256, slots: 512, backends4: 512, backends6: 8, affinity: 16, services: 64 };
+const ROOMY: Capacities = Capacities {
+    frontends: 256,
+    slots: 512,
+    backends4: 512,
+    backends6: 8,
+    affinity: 16,
+    services: 64,
+    source_ranges: 256,
+};
 
 type Plans = Vec<(ServicePortId, Arc<ServicePortPlan>)>;
 
@@ -31,34 +38,79 @@ fn changes(from: &Plans, to: &Plans) -> Vec<PlanChange> {
     gone.chain(new.map(|(id, plan)| PlanChange { id: id.clone(), plan: Some(Arc::clone(plan)) })).collect()
 }
 
-/// Where each frontend leads to in a plan.
-fn wanted(plans: &Plans) -> BTreeMap<FrontendKey, Endpoints> {
-    let endpoints = |plan: &ServicePortPlan| {
-        let list = plan.internal_list(FrontendKind::ClusterIp);
-        plan.list(list).map(|endpoint| (endpoint.address, endpoint.port)).collect::<Endpoints>()
+/// Where each frontend leads to in a plan: clients inside the cluster, and those outside.
+fn wanted(plans: &Plans) -> BTreeMap<FrontendKey, [Endpoints; 2]> {
+    let endpoints = |plan: &ServicePortPlan, kind| {
+        [plan.internal_list(kind), plan.external_list(kind)].map(|list| {
+            plan.list(list).map(|endpoint| (endpoint.address, endpoint.port)).collect::<Endpoints>()
+        })
     };
     plans
         .iter()
         .flat_map(|(_, plan)| plan.frontends.iter().map(move |frontend| (frontend, plan)))
         .map(|(frontend, plan)| {
-            (FrontendKey::new(frontend.address, frontend.port, Protocol::Tcp), endpoints(plan))
+            let key = FrontendKey::new(frontend.address, frontend.port, Protocol::Tcp);
+            (key, endpoints(plan, frontend.kind))
         })
         .collect()
 }
 
+/// Whom each frontend lets in, in a plan.
+fn wanted_clients(plans: &Plans) -> BTreeMap<FrontendKey, Allowed> {
+    let all = plans.iter().flat_map(|(_, plan)| plan.frontends.iter().map(move |frontend| (frontend, plan)));
+    all.map(|(frontend, plan)| {
+        let key = FrontendKey::new(frontend.address, frontend.port, Protocol::Tcp);
+        let limited = frontend.kind == FrontendKind::LoadBalancer && !plan.source_ranges.is_empty();
+        (key, limited.then(|| plan.allowed_sources().into_iter().collect()))
+    })
+    .collect()
+}
+
+/// Whom each frontend lets in, in the tables.
+fn found_clients(tables: &Memory) -> BTreeMap<FrontendKey, Allowed> {
+    let frontends = tables.frontends.iter().filter(|(key, _)| !key.is_any_port());
+    frontends.map(|(key, value)| (*key, tables.allowed(value))).collect()
+}
+
+/// Between two states nobody is turned away whom both let in at a frontend, and nobody is let in whom neither
+/// lets in at any frontend of the service port.
+fn check_clients(tables: &Memory, old: &BTreeMap<FrontendKey, Allowed>, before: &Plans, after: &Plans) {
+    let new = wanted_clients(after);
+    for (key, found) in found_clients(tables) {
+        let known: Vec<&Allowed> = old.get(&key).into_iter().chain(new.get(&key)).collect();
+        let Some(found) = found else {
+            assert!(known.contains(&&None), "{key} lets everybody in");
+            continue;
+        };
+        let owner = identity(&tables.services[&tables.frontends[&key].service_port]);
+        let plans = before.iter().chain(after).filter(|(id, _)| Some(id) == owner.as_ref());
+        let ranges: BTreeSet<_> = plans.flat_map(|(_, plan)| &plan.source_ranges).collect();
+        for clients in (0..3).map(range) {
+            let is_known =
+                |allowed: &&Allowed| allowed.as_ref().is_none_or(|allowed| allowed.contains(&clients));
+            assert!(
+                found.contains(&clients) || !known.iter().all(is_known),
+                "{clients} is turned away at {key}"
+            );
+            assert!(ranges.contains(&clients) || !found.contains(&clients), "{clients} is let in at {key}");
+        }
+    }
+}
+
 /// Where each frontend leads to in the tables: to endpoints that are in use, and in sight of the filter.
-fn found(tables: &Memory) -> BTreeMap<FrontendKey, Endpoints> {
+fn found(tables: &Memory) -> BTreeMap<FrontendKey, [Endpoints; 2]> {
     let frontends = tables.frontends.iter().filter(|(key, _)| !key.is_any_port());
     frontends
         .map(|(key, value)| {
-            let SlotRange { base, len } = value.internal;
-            for slot in base..base + len {
-                let backend = &tables.backends[&(0, tables.slots[&slot])];
-                assert!(is_live(backend.generation), "{key} leads to an endpoint that is taken back");
+            for SlotRange { base, len } in [value.internal, value.external] {
+                for slot in base..base + len {
+                    let backend = &tables.backends[&(0, tables.slots[&slot])];
+                    assert!(is_live(backend.generation), "{key} leads to an endpoint that is taken back");
+                }
             }
             let (word, mask) = filter_position(key.address());
             assert!(tables.filter_word(word) & mask != 0, "{key} is behind the filter");
-            (*key, tables.endpoints(0, value.internal))
+            (*key, tables.both_endpoints(0, value))
         })
         .collect()
 }
@@ -73,6 +125,7 @@ proptest! {
         let mut before = Plans::new();
         for (after, writes) in states {
             let old = found(&programmer.tables);
+            let old_clients = found_clients(&programmer.tables);
             programmer.tables.left = Some(writes);
             programmer.apply(&changes(&before, &after));
             let new = wanted(&after);
@@ -80,6 +133,7 @@ proptest! {
                 let known = [old.get(&key), new.get(&key)].contains(&Some(&endpoints));
                 prop_assert!(known, "{} leads to {:?}", key, endpoints);
             }
+            check_clients(&programmer.tables, &old_clients, &before, &after);
             programmer.tables.check_readers();
 
             programmer.tables.left = None;
@@ -88,6 +142,7 @@ proptest! {
             prop_assert!(report.refused.is_empty() && report.problems.is_empty(), "{:?}", report);
             check(&programmer, false);
             prop_assert_eq!(found(&programmer.tables), new);
+            prop_assert_eq!(found_clients(&programmer.tables), wanted_clients(&after));
             before = after;
         }
     }

@@ -10,7 +10,7 @@ use proxy_agent::links::{Link, Topology};
 use proxy_common::LinkRole;
 use rtnetlink::{
     Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
-    packet_route::tc::{TcAttribute, TcHandle},
+    packet_route::tc::{TcAttribute, TcFilterU32Option, TcHandle, TcU32Key, TcU32Selector},
 };
 use rustix::thread::UnshareFlags;
 use tokio::runtime::Runtime;
@@ -75,8 +75,13 @@ impl Network {
 
     /// A filter as somebody else would make it, on the way into a link that has a clsact queueing discipline.
     pub(crate) fn add_filter(&self, index: u32) {
+        // Matches every packet and does nothing with it.
+        let mut selector = TcU32Selector::default();
+        selector.nkeys = 1;
+        selector.keys = vec![TcU32Key::default()];
+        let options = [TcFilterU32Option::Selector(selector)];
         let filter = self.handle.traffic_filter(index.cast_signed()).add();
-        let filter = filter.ingress().priority(7).protocol(ETH_P_ALL).u32(&[]).unwrap();
+        let filter = filter.ingress().priority(7).protocol(ETH_P_ALL).u32(&options).unwrap();
         self.block_on(async { filter.execute().await.unwrap() });
     }
 

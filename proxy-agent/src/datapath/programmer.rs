@@ -108,12 +108,6 @@ impl<T: Tables> Programmer<T> {
         report
     }
 
-    /// Whether some service port is served by programs on the links of pods.
-    #[expect(clippy::unused_self, reason = "none is, so far")]
-    pub(crate) fn needs_workload_links(&self) -> bool {
-        false
-    }
-
     /// Applies single changes. One service port twice counts as its last. Also without changes it tries
     /// again what the kernel refused.
     pub(crate) fn apply(&mut self, changes: &[PlanChange]) -> Report {

@@ -71,10 +71,10 @@ impl Programs {
             .btf(None)
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
             .override_global("COUNT_CONNECTIONS", &counts, true)
-            .override_global("HAS_COARSE_CLOCK", &has_coarse_clock, false)
-            .override_global("SOURCE_PORT_FIRST", &first_port, false)
-            .override_global("SOURCE_PORT_COUNT", &ports, false)
-            .override_global("HOST_NETNS", &host, false);
+            .override_global("HAS_COARSE_CLOCK", &has_coarse_clock, true)
+            .override_global("SOURCE_PORT_FIRST", &first_port, true)
+            .override_global("SOURCE_PORT_COUNT", &ports, true)
+            .override_global("HOST_NETNS", &host, true);
         for map in layout.maps() {
             loader.map_pin_path(map, layout.path(map));
             if let Some(capacity) = object::capacity(map, capacities) {

@@ -109,7 +109,7 @@ impl AgentSpec {
     pub fn cli(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = Command::new(&self.binary);
         command.args(arguments).stdin(Stdio::null());
-        if matches!(arguments.first(), Some(&("services" | "backends" | "cleanup"))) {
+        if matches!(arguments.first(), Some(&("services" | "backends" | "links" | "cleanup"))) {
             command.arg("--bpffs").arg(self.node.bpffs());
         }
         self.node.run(|| command.output()).with_context(|| format!("running proxy-agent {arguments:?}"))

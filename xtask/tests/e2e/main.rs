@@ -13,6 +13,7 @@ mod hints;
 mod inspection;
 mod lifecycle;
 mod limits;
+mod links;
 mod manifests;
 mod packet;
 mod pins;

@@ -186,8 +186,13 @@ impl Datapath {
     }
 
     fn attach_to_links(&mut self) -> bool {
-        self.on_workload_links = self.needs_workload_links();
-        self.attachments.set(&self.pins, &self.topology, self.on_workload_links)
+        let needed = self.needs_workload_links();
+        let complete = self.attachments.set(&self.pins, &self.topology, needed);
+        // Else the next change tries again.
+        if complete {
+            self.on_workload_links = needed;
+        }
+        complete
     }
 
     fn needs_workload_links(&self) -> bool {

@@ -28,11 +28,11 @@ pub(crate) const SET_RETVAL: Feature = Feature {
     },
 };
 
-/// A clock that costs a tenth of the exact one, good to a few milliseconds.
+/// A clock that costs less than the exact one, good to a few milliseconds.
 pub(crate) const COARSE_CLOCK: Feature = Feature {
     name: "bpf_ktime_get_coarse_ns",
     since: "5.11",
-    cost: "each packet of a flow reads the exact clock, some 20 ns",
+    cost: "each packet of a flow reads the exact clock, which takes longer",
     probe: || {
         // call bpf_ktime_get_coarse_ns; r0 = 0; exit
         const CODE: [u64; 3] = [160 << 32 | 0x85, 0xb7, 0x95];

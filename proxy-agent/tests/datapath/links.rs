@@ -227,6 +227,45 @@ fn nothing_is_left_on_links_after_cleanup() {
 }
 
 #[test]
+fn more_news_than_the_kernel_keeps_do_no_harm() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let network = Network::new();
+    let index = network.veth("eth0");
+    let (sender, mut facts) = tokio::sync::watch::channel(None);
+    network.block_on(async {
+        tokio::spawn(links::watch(sender));
+        facts.changed().await.unwrap();
+    });
+    // On a thread of its own, in the same namespace: nobody reads the news meanwhile.
+    let flood = std::thread::spawn(move || {
+        let other = Network::here();
+        for round in 0..4000_u32 {
+            other.set_mtu(index, 1400 + round % 2);
+        }
+        other.add_address(index, Ipv4Addr::new(10, 9, 8, 7).into(), 24);
+    });
+    flood.join().unwrap();
+    network.block_on(async {
+        let there = facts.wait_for(|facts| {
+            facts.iter().flat_map(|facts| &facts.links).any(|link| {
+                link.index == index && link.addresses.contains(&Ipv4Addr::new(10, 9, 8, 7).into())
+            })
+        });
+        tokio::time::timeout(Duration::from_secs(5), there).await.unwrap().unwrap();
+    });
+    // And the news after those.
+    network.remove(index);
+    network.block_on(async {
+        let gone = facts
+            .wait_for(|facts| facts.iter().flat_map(|facts| &facts.links).all(|link| link.index != index));
+        tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap().unwrap();
+    });
+}
+
+#[test]
 fn a_new_address_is_known_in_no_time() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root");

@@ -29,6 +29,11 @@ impl Network {
     pub(crate) fn new() -> Self {
         // SAFETY: a new network namespace leaves the thread's memory and descriptors as they are.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+        Self::here()
+    }
+
+    /// The namespace that the thread is in.
+    pub(crate) fn here() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let handle = runtime.block_on(async {
             let (connection, handle, _) = new_connection().unwrap();

@@ -1,7 +1,7 @@
 //! The pinned maps, typed.
 
 mod backends;
-pub(super) mod hash;
+pub(crate) mod hash;
 mod source_ranges;
 
 use std::{
@@ -86,21 +86,7 @@ impl Maps {
 
     /// The counters, summed over the CPUs.
     pub(crate) fn counters(&self) -> Result<Counters, Error> {
-        const WORDS: usize = size_of::<Counters>() / 8;
-        check_sizes("COUNTERS", &self.counters, 4, size_of::<Counters>())?;
-        let cpus = aya::util::nr_cpus().map_err(|(path, source)| Error::Path {
-            doing: "reading",
-            path: path.into(),
-            source,
-        })?;
-        let mut values = vec![[0_u64; WORDS]; cpus];
-        sys::lookup(&self.counters, &[0; 4], bytemuck::cast_slice_mut(&mut values))
-            .map_err(Error::map("reading", "COUNTERS"))?;
-        let sum = values.iter().fold([0_u64; WORDS], |mut sum, value| {
-            sum.iter_mut().zip(value).for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
-            sum
-        });
-        Ok(bytemuck::cast(sum))
+        sum_counters(&self.counters)
     }
 
     /// Open sockets of each of these backends.
@@ -260,8 +246,27 @@ impl Tables for Maps {
     }
 }
 
+/// The value of `COUNTERS`, summed over the CPUs.
+pub(crate) fn sum_counters(map: impl AsFd) -> Result<Counters, Error> {
+    const WORDS: usize = size_of::<Counters>() / 8;
+    check_sizes("COUNTERS", &map, 4, size_of::<Counters>())?;
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| Error::Path {
+        doing: "reading",
+        path: path.into(),
+        source,
+    })?;
+    let mut values = vec![[0_u64; WORDS]; cpus];
+    sys::lookup(&map, &[0; 4], bytemuck::cast_slice_mut(&mut values))
+        .map_err(Error::map("reading", "COUNTERS"))?;
+    let sum = values.iter().fold([0_u64; WORDS], |mut sum, value| {
+        sum.iter_mut().zip(value).for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
+        sum
+    });
+    Ok(bytemuck::cast(sum))
+}
+
 /// Refuses a map whose entries are of other sizes than ours.
-fn check_sizes(
+pub(crate) fn check_sizes(
     name: &'static str,
     map: impl AsFd,
     key_size: usize,

@@ -279,6 +279,18 @@ pub(crate) fn update(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()>
     bpf(MAP_UPDATE_ELEM, &mut element).map(drop)
 }
 
+/// Writes one entry unless there is one already; whether it did. Slices must have the map's key and value
+/// sizes.
+pub(crate) fn insert(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    const BPF_NOEXIST: u64 = 1;
+    let mut element =
+        Element { map: raw(&map), reserved: 0, key: address(key), value: address(value), flags: BPF_NOEXIST };
+    match bpf(MAP_UPDATE_ELEM, &mut element) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        result => result.map(|_| true),
+    }
+}
+
 /// Deletes one entry; one that is not there counts as deleted.
 pub(crate) fn delete(map: impl AsFd, key: &[u8]) -> io::Result<()> {
     let mut element = Element { map: raw(&map), reserved: 0, key: address(key), value: 0, flags: 0 };

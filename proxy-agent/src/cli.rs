@@ -2,6 +2,8 @@
 
 mod backends;
 mod cleanup;
+mod durations;
+mod flows;
 mod links;
 mod node_name;
 mod output;
@@ -34,6 +36,8 @@ enum Command {
     Backends(backends::Args),
     /// Show the node's links as the programs see them, and what is attached to each.
     Links(links::Args),
+    /// Show the flows of the packet path that the pinned maps hold now.
+    Flows(flows::Args),
     /// Remove every pin and link: the node is then without service routing.
     Cleanup(cleanup::Args),
 }
@@ -47,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Services(args) => services::run(args),
         Command::Backends(args) => backends::run(args),
         Command::Links(args) => links::run(args),
+        Command::Flows(args) => flows::run(args),
         Command::Cleanup(args) => cleanup::run(args),
     };
     match outcome {

@@ -10,6 +10,7 @@ mod attach;
 mod cgroup;
 mod error;
 mod features;
+mod flows;
 mod hooks;
 mod inspect;
 mod mapped;
@@ -33,6 +34,7 @@ use std::{
 use self::{
     attach::{Attachments, LinkTable},
     cgroup::Cgroup,
+    flows::Collector,
     maps::Maps,
     pins::{Layout, Pins},
     programmer::Programmer,
@@ -45,8 +47,9 @@ use crate::{
 
 pub use attach::{AttachedView, LinkOptions, LinkView, TcMode, WorkloadLinks, XdpMode, inspect_links};
 pub use error::Error;
+pub use flows::{Carried, Fill, FlowView, Flows, Lifetimes, Pass, monotonic_now};
 pub use hooks::{Hook, LinkHook};
-pub use inspect::{BackendView, EndpointView, FrontendView, Snapshot, WhenEmptyView, inspect};
+pub use inspect::{BackendView, EndpointView, FrontendView, Snapshot, WhenEmptyView, inspect, service_names};
 pub use memory::return_large_buffers;
 pub use pins::cleanup;
 pub use programs::ProgramStats;
@@ -72,6 +75,8 @@ pub struct Options {
     pub links: LinkOptions,
     /// Ports for packets that are sent in a client's place; `None` is the most that are free.
     pub source_ports: Option<SourcePorts>,
+    /// For how long flows of the packet path are kept without a packet.
+    pub lifetimes: Lifetimes,
 }
 
 impl Default for Options {
@@ -83,6 +88,7 @@ impl Default for Options {
             count_connections: false,
             links: LinkOptions::default(),
             source_ports: None,
+            lifetimes: Lifetimes::default(),
         }
     }
 }
@@ -102,6 +108,9 @@ pub struct Datapath {
     /// Whether they have programs where pods are behind them.
     on_workload_links: bool,
     workload_links: WorkloadLinks,
+    lifetimes: Lifetimes,
+    /// Works for as long as this lives.
+    _collector: Collector,
 }
 
 impl Datapath {
@@ -127,6 +136,10 @@ impl Datapath {
         let maps = Maps::open(&layout.directory(), false)?;
         let contents = maps.contents()?;
         let capacities = maps.capacities(capacities);
+        let counters = layout.path("COUNTERS");
+        let counters = sys::open_pin(&counters).map_err(Error::path("opening", counters))?;
+        let flows = Flows::open_pins(|map| layout.path(map))?;
+        let collector = Collector::start(flows, counters, options.lifetimes)?;
         let mut programmer = Programmer::new(maps, capacities, contents, sys::random_u32());
         programmer.tables.trim();
         tracing::info!(
@@ -147,6 +160,8 @@ impl Datapath {
             topology: Topology::default(),
             on_workload_links: false,
             workload_links: options.links.workload,
+            lifetimes: options.lifetimes,
+            _collector: collector,
         })
     }
 
@@ -158,7 +173,10 @@ impl Datapath {
     pub fn reconcile(&mut self, complete: &[(ServicePortId, Arc<ServicePortPlan>)]) -> Result<Report, Error> {
         let report = self.programmer.reconcile(complete);
         if let Some(programs) = &self.programs {
+            self.carry_flows_over();
             programs.attach(&self.pins, &self.cgroup)?;
+            // What was opened since.
+            self.carry_flows_over();
             self.pins.switch_to(&self.layout)?;
             // The links hold them now.
             self.programs = None;
@@ -173,6 +191,30 @@ impl Datapath {
     pub fn set_links(&mut self, topology: &Topology) -> bool {
         self.topology.clone_from(topology);
         self.programs.is_none() && self.attach_to_links()
+    }
+
+    /// Copies the flows of the maps that are in use into those of this layout, if they are others.
+    fn carry_flows_over(&self) {
+        let Some(old) = self.pins.replaced_flows(&self.layout) else { return };
+        // Maps of another layout version cannot be read: their connections begin anew.
+        let Ok(old) = Flows::open_pins(|map| old.join(map)) else { return };
+        let carried = Flows::open_pins(|map| self.layout.path(map))
+            .and_then(|new| old.carry_over(&new, &self.lifetimes, monotonic_now()));
+        match carried {
+            Ok(Carried { copied, refused }) => {
+                if copied > 0 {
+                    tracing::info!(flows = copied, "copied flows into maps of another capacity");
+                }
+                if refused > 0 {
+                    tracing::warn!(flows = refused, "not all flows fit into the new maps: raise --max-flows");
+                }
+            }
+            // Services have to be served all the same.
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                tracing::warn!("copying flows into maps of another capacity: {error:#}; they are cut off");
+            }
+        }
     }
 
     /// Applies single changes; only the service ports in them are touched, and those that wait for room when

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::value_parser;
 use tracing::info;
 
-use super::{node_name::node_name, planning::PlanArgs};
+use super::{durations::LifetimeArgs, node_name::node_name, planning::PlanArgs};
 use crate::{
     datapath::{
         self, Capacities, DEFAULT_BPFFS, Datapath, LinkOptions, SourcePorts, TcMode, WorkloadLinks, XdpMode,
@@ -13,6 +13,9 @@ use crate::{
     logging,
     run::{self, Counters, Source},
 };
+
+/// The kernel makes no hash map of more than 2^27 entries, and a flow is two.
+const MOST_FLOWS: i64 = 1 << 26;
 
 /// Arguments of `proxy-agent run`.
 #[derive(clap::Args, Debug)]
@@ -59,6 +62,17 @@ pub(super) struct Args {
     /// Source ranges of load-balancer addresses, of each IP family, that the maps hold.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     max_source_ranges: Option<u32>,
+    /// Confirmed flows of the packet path, of each IP family, that the maps hold: connections from outside and
+    /// the like.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=MOST_FLOWS))]
+    max_flows: Option<u32>,
+
+    /// Flows, of each IP family, whose client has not gone on after an answer: the oldest make room for others.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=MOST_FLOWS))]
+    max_new_flows: Option<u32>,
+
+    #[command(flatten)]
+    lifetimes: LifetimeArgs,
 
     /// Count the open sockets of each endpoint; every socket of the node pays some 40 ns for it at close.
     #[arg(long)]
@@ -128,6 +142,8 @@ impl Args {
             backends6: self.max_backends.unwrap_or(default.backends6),
             services: self.max_services.unwrap_or(default.services),
             source_ranges: self.max_source_ranges.unwrap_or(default.source_ranges),
+            flows: self.max_flows.unwrap_or(default.flows),
+            new_flows: self.max_new_flows.unwrap_or(default.new_flows),
             ..default
         };
         datapath::Options {
@@ -137,15 +153,19 @@ impl Args {
             count_connections: self.count_connections,
             links: LinkOptions { tc: self.tc, xdp: self.xdp, workload: self.workload_links },
             source_ports: self.source_ports,
+            lifetimes: self.lifetimes.lifetimes(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
+    use crate::datapath::Lifetimes;
 
     #[derive(Parser, Debug)]
     struct Command {
@@ -182,5 +202,11 @@ mod tests {
         assert_eq!(options.capacities, Capacities { source_ranges: 9, ..Capacities::default() });
         assert!(parse(&["--max-slots", "0"]).is_err(), "no map of nothing");
         assert!(parse(&["--log-level", "loud"]).is_err());
+        let options = parse(&["--max-flows", "1000", "--conntrack-udp-timeout", "90s"]).unwrap().datapath();
+        assert_eq!((options.capacities.flows, options.capacities.new_flows), (1000, 32_768));
+        let lifetimes = Lifetimes { udp: Duration::from_secs(90), ..Lifetimes::default() };
+        assert_eq!(options.lifetimes, lifetimes, "those that were not asked for are as documented");
+        assert!(parse(&["--max-flows", "100000000"]).is_err(), "more than the kernel can");
+        assert!(parse(&["--conntrack-tcp-timeout-established", "1"]).is_err(), "without a unit");
     }
 }

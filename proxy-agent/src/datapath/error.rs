@@ -64,6 +64,14 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// The system has no room for another thread.
+    #[error("starting the thread that {what}")]
+    Thread {
+        /// Its work.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// An entry that cannot be one of ours.
     #[error(
         "map {map} is damaged: the entry of key {key} is not a valid value; `proxy-agent cleanup` and a new \

@@ -1,16 +1,17 @@
 use std::{collections::HashMap, net::IpAddr, path::Path};
 
 use proxy_common::{
-    Counters, EndpointList, FRONTEND_SOURCE_RANGES, Family, Frontend, FrontendKind, SlotRange, WhenEmpty,
-    is_live,
+    Counters, EndpointList, FRONTEND_SOURCE_RANGES, Family, Frontend, FrontendKind, ServicePort, SlotRange,
+    WhenEmpty, is_live,
 };
 use serde::Serialize;
 
 use super::{
     Error,
-    maps::Maps,
+    maps::{Maps, hash::HashTable},
     pins,
     programmer::{Contents, identity},
+    sys,
     tables::{FrontendKey, SourceRange, Tables, protocol_name},
 };
 use crate::plan::ServicePortId;
@@ -109,8 +110,7 @@ pub fn inspect(bpffs: &Path) -> Result<Snapshot, Error> {
     let maps = Maps::open(&pins::current_maps(bpffs)?, true)?;
     let Contents { services, frontends, mut source_ranges } = maps.contents()?;
     source_ranges.sort_unstable();
-    let names: HashMap<u32, ServicePortId> =
-        services.iter().filter_map(|(id, entry)| Some((*id, identity(entry)?))).collect();
+    let names = names(&services);
     let mut frontends: Vec<_> = frontends
         .iter()
         .filter(|(key, _)| !key.is_any_port())
@@ -121,6 +121,21 @@ pub fn inspect(bpffs: &Path) -> Result<Snapshot, Error> {
     backends.append(&mut self::backends(&maps, &names, Family::V6)?);
     backends.sort();
     Ok(Snapshot { counters: maps.counters()?, frontends, backends })
+}
+
+/// The service ports by their key in `SERVICES`, from the maps that are pinned below `bpffs`.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn service_names(bpffs: &Path) -> Result<HashMap<u32, ServicePortId>, Error> {
+    let pin = pins::current_maps(bpffs)?.join("SERVICES");
+    let map = sys::open_pin(&pin).map_err(Error::path("opening", pin))?;
+    let services: HashTable<u32, ServicePort> = HashTable::new("SERVICES", map)?;
+    Ok(names(&services.entries()?))
+}
+
+fn names(services: &[(u32, ServicePort)]) -> HashMap<u32, ServicePortId> {
+    services.iter().filter_map(|(id, entry)| Some((*id, identity(entry)?))).collect()
 }
 
 fn frontend(

@@ -46,6 +46,8 @@ pub(crate) fn capacity(map: &str, capacities: &Capacities) -> Option<u32> {
         "AFFINITY4" | "AFFINITY6" => Some(capacities.affinity),
         "SERVICES" => Some(capacities.services),
         "SOURCE_RANGES4" | "SOURCE_RANGES6" => Some(capacities.source_ranges),
+        "FLOWS4" | "FLOWS6" => Some(capacities.flows.saturating_mul(2)),
+        "NEW_FLOWS4" | "NEW_FLOWS6" => Some(capacities.new_flows.saturating_mul(2)),
         _ => None,
     }
 }

@@ -27,10 +27,11 @@ const MAPS: &str = "maps-";
 const SOCKETS: &str = "sockets-";
 const FLOWS: &str = "flows-";
 const CURRENT: &str = "current";
+const CURRENT_FLOWS: &str = "current-flows";
 const LINKS: &str = "links";
 
 /// A directory on a bpffs: `links/HOOK`, `links/HOOK-ifINDEX`, `maps-HASH/NAME`, `sockets-HASH/NAME`,
-/// `flows-HASH/NAME`, and `current`, a symbolic link to the maps that the links' programs use.
+/// `flows-HASH/NAME`, and `current` and `current-flows`, symbolic links to the maps that the links' programs use.
 #[derive(Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
@@ -84,15 +85,17 @@ impl Pins {
         Ok(layout)
     }
 
+    /// The directory of the flow maps that are in use, when this layout has others.
+    pub(crate) fn replaced_flows(&self, layout: &Layout) -> Option<PathBuf> {
+        let current = fs::canonicalize(current_flows(&self.root).ok()?).ok()?;
+        let new = fs::canonicalize(self.root.join(&layout.flows)).ok()?;
+        Some(current).filter(|current| *current != new)
+    }
+
     /// From now on the programs that are attached use this layout; maps of others are removed.
     pub(crate) fn switch_to(&self, layout: &Layout) -> Result<(), Error> {
-        let (current, new) = (self.root.join(CURRENT), self.root.join("current-new"));
-        if fs::read_link(&current).ok().as_deref() != Some(Path::new(&layout.maps)) {
-            let _leftover = fs::remove_file(&new);
-            symlink(&layout.maps, &new)
-                .and_then(|()| fs::rename(&new, &current))
-                .map_err(Error::path("pointing", &current))?;
-        }
+        self.point(CURRENT, &layout.maps)?;
+        self.point(CURRENT_FLOWS, &layout.flows)?;
         for name in names(&self.root)? {
             if is_map_directory(&name) && !layout.directories().contains(&name.as_str()) {
                 let directory = self.root.join(name);
@@ -101,6 +104,16 @@ impl Pins {
             }
         }
         Ok(())
+    }
+
+    /// Makes a symbolic link lead to a directory, in one step.
+    fn point(&self, name: &str, to: &str) -> Result<(), Error> {
+        let (link, new) = (self.root.join(name), self.root.join(format!("{name}-new")));
+        if fs::read_link(&link).ok().as_deref() == Some(Path::new(to)) {
+            return Ok(());
+        }
+        let _leftover = fs::remove_file(&new);
+        symlink(to, &new).and_then(|()| fs::rename(&new, &link)).map_err(Error::path("pointing", &link))
     }
 }
 
@@ -131,7 +144,19 @@ pub(crate) fn link(root: &Path, name: &str) -> PathBuf {
 /// # Errors
 /// [`Error::NothingPinned`].
 pub(crate) fn current_maps(root: &Path) -> Result<PathBuf, Error> {
-    let current = root.join(CURRENT);
+    current(root, CURRENT)
+}
+
+/// The directory with the flow maps that are in use now.
+///
+/// # Errors
+/// [`Error::NothingPinned`].
+pub(crate) fn current_flows(root: &Path) -> Result<PathBuf, Error> {
+    current(root, CURRENT_FLOWS)
+}
+
+fn current(root: &Path, name: &str) -> Result<PathBuf, Error> {
+    let current = root.join(name);
     if current.is_dir() { Ok(current) } else { Err(Error::NothingPinned(root.to_owned())) }
 }
 

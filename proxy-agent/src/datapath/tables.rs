@@ -139,6 +139,10 @@ pub struct Capacities {
     pub services: u32,
     /// `SOURCE_RANGES4` and `SOURCE_RANGES6`, each: one a range of a service port.
     pub source_ranges: u32,
+    /// `FLOWS4` and `FLOWS6`, each, in flows: two entries.
+    pub flows: u32,
+    /// `NEW_FLOWS4` and `NEW_FLOWS6`, each, in flows: two entries.
+    pub new_flows: u32,
 }
 
 impl Default for Capacities {
@@ -151,6 +155,8 @@ impl Default for Capacities {
             affinity: 65_536,
             services: 131_072,
             source_ranges: 65_536,
+            flows: 262_144,
+            new_flows: 32_768,
         }
     }
 }

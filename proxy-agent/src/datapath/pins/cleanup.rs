@@ -1,6 +1,6 @@
 use std::{fs, io, path::Path};
 
-use super::{CURRENT, LINKS, bpffs, is_map_directory, is_ours, lock, names};
+use super::{CURRENT, CURRENT_FLOWS, LINKS, bpffs, is_map_directory, is_ours, lock, names};
 use crate::datapath::{Error, attach, sys};
 
 /// Detaches and removes all that an agent pinned in `root`, and unmounts the bpffs that an agent mounted
@@ -40,7 +40,9 @@ fn pins(root: &Path) -> Result<Vec<String>, Error> {
         removed.push(format!("link {name}"));
     }
     remove_dir(&links)?;
-    let _absent = fs::remove_file(root.join(CURRENT));
+    for link in [CURRENT, CURRENT_FLOWS] {
+        let _absent = fs::remove_file(root.join(link));
+    }
     for name in names(root)? {
         if !is_map_directory(&name) {
             continue;

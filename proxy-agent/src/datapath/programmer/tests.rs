@@ -284,6 +284,8 @@ const SMALL: Capacities = Capacities {
     affinity: 16,
     services: 5,
     source_ranges: 4,
+    flows: 8,
+    new_flows: 8,
 };
 
 fn programmer(capacities: Capacities) -> Programmer<Memory> {

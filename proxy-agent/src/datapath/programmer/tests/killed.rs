@@ -10,6 +10,8 @@ const ROOMY: Capacities = Capacities {
     affinity: 16,
     services: 64,
     source_ranges: 256,
+    flows: 8,
+    new_flows: 8,
 };
 
 type Plans = Vec<(ServicePortId, Arc<ServicePortPlan>)>;

@@ -37,11 +37,7 @@ fn row(frontend: &FrontendView) -> Vec<String> {
             "the same".to_owned()
         }
         (Some(external), Some(when_empty)) => endpoints(external, when_empty),
-        _ => "-".to_owned(),
-    };
-    let clients = match &*frontend.source_ranges {
-        [] => "all".to_owned(),
-        ranges => some_of(ranges),
+        _ => String::new(),
     };
     vec![
         service.clone(),
@@ -51,7 +47,7 @@ fn row(frontend: &FrontendView) -> Vec<String> {
         frontend.affinity_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
         endpoints(&frontend.internal, frontend.when_empty.internal),
         from_outside,
-        clients,
+        some_of(&frontend.source_ranges),
     ]
 }
 
@@ -165,7 +161,7 @@ mod tests {
         assert_eq!(last(&view)[1], "the same");
         view.external = None;
         view.source_ranges.clear();
-        assert_eq!(last(&view), [both, "-", "all"]);
+        assert_eq!(last(&view), [both, "", ""]);
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!((&json["kind"], &json["external"]), (&json!("LoadBalancer"), &json!(null)));
         assert_eq!(json["sourceRanges"], json!([]));

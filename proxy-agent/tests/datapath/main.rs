@@ -6,6 +6,7 @@
 
 mod flow_maps;
 mod flows;
+mod frontends;
 mod links;
 mod network;
 mod world;

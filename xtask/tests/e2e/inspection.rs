@@ -43,9 +43,10 @@ fn the_maps_hold_what_is_planned() {
     scene.world.apply(&slices);
     scene.world.apply(&web("two", two, &[&scene.pods[1]]));
     scene.world.apply(&elsewhere("empty", empty));
-    // Planned, but not served yet: no entry for what only the packet path can do.
     let mut outside = web("outside", cluster_ips(), &[&scene.pods[0]]);
     outside[0]["spec"]["externalIPs"] = json!(["192.0.2.1"]);
+    outside[0]["spec"]["loadBalancerSourceRanges"] = json!(["198.51.100.0/24", "2001:db8::/32"]);
+    outside[0]["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}});
     scene.world.apply(&outside);
     until_programmed(&scene.world, "node-a", (one.0, 80).into(), &scene.all());
     scene.until(two, "web-2");
@@ -54,8 +55,12 @@ fn the_maps_hold_what_is_planned() {
     let folder = scene.world.manifests().path().to_str().unwrap();
     let arguments = ["plan", "--manifests", folder, "--node-name", "node-a", "-o", "json"];
     let plan: Value = serde_json::from_str(&crate::helpers::cli(&scene.world, "node-a", &arguments)).unwrap();
+    let outside = |frontend: &Value| match frontend["external"].as_array() {
+        Some(external) => external.iter().map(|endpoint| endpoint["address"].to_string()).collect(),
+        None => "nobody".to_owned(),
+    };
     // They differ only where one knows more: the plan what is local and terminating, the maps the ids.
-    type View = (String, String, String, BTreeSet<String>, String, String);
+    type View = (String, String, String, BTreeSet<String>, String, String, String);
     let view = |frontend: &Value| -> View {
         let text = |field: &str| frontend[field].as_str().unwrap_or_else(|| panic!("{frontend}")).to_owned();
         let ip: IpAddr = text("address").parse().unwrap();
@@ -68,18 +73,19 @@ fn the_maps_hold_what_is_planned() {
             endpoints(frontend),
             frontend["whenEmpty"].to_string(),
             frontend["affinitySeconds"].to_string(),
+            format!("{} from {}", outside(frontend), frontend["sourceRanges"]),
         )
     };
     let planned: BTreeSet<View> = plan["frontends"].as_array().unwrap().iter().map(view).collect();
-    let (served, unserved): (BTreeSet<View>, BTreeSet<View>) =
-        planned.into_iter().partition(|view| view.1 == "ClusterIP");
-    assert_eq!(unserved.len(), 2, "{unserved:?}");
+    let kinds = planned.iter().filter(|view| view.1 != "ClusterIP").count();
+    assert_eq!(kinds, 4, "{planned:?}");
     let programmed: BTreeSet<View> = frontends(&scene.world, "node-a").iter().map(view).collect();
-    assert_eq!(programmed, served);
+    assert_eq!(programmed, planned);
+    assert!(programmed.iter().any(|view| view.6.ends_with("[\"198.51.100.0/24\"]")), "{programmed:?}");
     assert!(programmed.iter().any(|view| view.5 == "77" && view.3.len() == 3), "{programmed:?}");
     assert!(programmed.iter().any(|view| view.4.contains("drop") && view.3.is_empty()), "{programmed:?}");
 
-    let wanted: BTreeSet<String> = served
+    let wanted: BTreeSet<String> = planned
         .iter()
         .flat_map(|view| view.3.iter().map(|endpoint| format!("{} {endpoint}", view.0)))
         .collect();

@@ -69,7 +69,7 @@ impl Links {
         };
         let changed = async {
             if self.facts.changed().await.is_err() {
-                future::pending().await
+                future::pending::<()>().await;
             }
         };
         tokio::select! {

@@ -70,7 +70,7 @@ fn expect(topology: &Topology, expected: &[(&str, LinkRole)]) {
     assert_eq!(roles, expected);
 }
 
-fn source4<'a>(topology: &'a Topology, name: &str) -> Option<Ipv4Addr> {
+fn source4(topology: &Topology, name: &str) -> Option<Ipv4Addr> {
     topology.links.iter().find(|link| link.name == name).unwrap().source4
 }
 

@@ -64,8 +64,9 @@ fn demonstrate(agent_binary: &Path) -> anyhow::Result<()> {
 
 /// Requests, changes, a crash. Hands back the agent that runs after the crash.
 fn show_traffic(lab: &Lab, manifests: &Manifests, agent: Agent, spec: &AgentSpec) -> anyhow::Result<Agent> {
-    let rows = step("asking every Service, from a pod and from a node", || {
-        let rows = traffic::ask_everything(lab);
+    let outside = lab.add_outside("outside")?;
+    let rows = step("asking every Service, from a pod, from a node, and from outside the cluster", || {
+        let rows = traffic::ask_everything(lab, &outside);
         let requests = traffic::requests(&rows);
         Ok((rows, format!("{requests} requests")))
     })?;
@@ -81,7 +82,7 @@ fn show_traffic(lab: &Lab, manifests: &Manifests, agent: Agent, spec: &AgentSpec
         Ok(((), format!("in use {} ms after the file changed", seen.as_millis())))
     })?;
     step("killing the agent (SIGKILL) under load, and starting it again", || {
-        let crash = changes::crash(lab, agent, spec)?;
+        let crash = changes::crash(lab, &outside, agent, spec)?;
         println!();
         let mut problems = Vec::new();
         for (name, to, report) in &crash.reports {

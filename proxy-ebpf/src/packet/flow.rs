@@ -231,8 +231,13 @@ fn go_on<I: PacketIp>(work: &mut Work<I::Words>, entry: *const Flow<I::Words>, k
         let _taken = I::put(Table::New, &work.other_key, &work.other);
         return true;
     };
-    // SAFETY: one byte of a live map value.
-    let replied = unsafe { (*reply).seen };
+    // SAFETY: a live map value.
+    let (replied, is_ours) = unsafe { ((*reply).seen, leads_to::<I>(reply, &work.key)) };
+    if !is_ours {
+        // It was evicted, and another flow has its key now: this one has to begin anew.
+        I::remove(Table::New, &work.key);
+        return false;
+    }
     if work.headers.begins && replied & seen::RST != 0 {
         end::<I>(work, Table::New);
         return false;
@@ -242,6 +247,21 @@ fn go_on<I: PacketIp>(work: &mut Work<I::Words>, entry: *const Flow<I::Words>, k
         confirm::<I>(work);
     }
     true
+}
+
+/// Whether what a reply entry makes of packets is a reply to packets of this key.
+///
+/// # Safety
+///
+/// `reply` is a live map value.
+#[inline(always)]
+unsafe fn leads_to<I: PacketIp>(reply: *const Flow<I::Words>, key: &Key<I::Words>) -> bool {
+    // SAFETY: the caller's.
+    let reply = unsafe { &*reply };
+    reply.source_port == key.destination_port
+        && reply.destination_port == key.source_port
+        && I::equal(reply.source, key.destination)
+        && I::equal(reply.destination, key.source)
 }
 
 /// Moves a flow to where nothing is evicted: its client went on after an answer, so both sides are there.

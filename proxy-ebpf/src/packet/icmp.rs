@@ -1,7 +1,7 @@
 //! ICMP errors about packets of flows (RFC 792, RFC 4443): the packet that is quoted, and the error's own addresses,
 //! become what the receiver knows.
 
-use proxy_common::{Hook, Protocol, checksum};
+use proxy_common::{Hook, Onward, Protocol, checksum};
 
 use super::{
     context::Context,
@@ -24,9 +24,10 @@ pub(super) fn translate<I: WriteIp, C: Context>(ctx: C, hook: Hook, work: &mut W
     if !read_quoted::<I, C>(ctx, work) || !flow::look_up::<I>(&work.key, &mut work.change, hook) {
         return C::PASS;
     }
-    // Routers on the way keep their own address.
-    let from_peer = I::equal(work.headers.source, work.key.source);
-    work.source = if from_peer { work.change.source } else { work.headers.source };
+    // Routers on the way keep their own address, but for an error that comes back by the link that it came from: to the
+    // router it would come from itself.
+    let keeps = work.change.onward == Onward::Stack && !I::equal(work.headers.source, work.key.source);
+    work.source = if keeps { work.headers.source } else { work.change.source };
     if let Err(verdict) = onward::find_way::<I, C>(ctx, work) {
         return verdict;
     }
@@ -42,7 +43,9 @@ fn read_quoted<I: WriteIp, C: Context>(ctx: C, work: &mut Work<I::Words>) -> boo
         return false;
     }
     let Some(protocol) = protocol(quoted.protocol) else { return false };
-    if quoted.is_later_fragment() || !ctx.reach(quoted.transport + 8) {
+    // What stands in the frame behind the packet is not quoted.
+    let end = headers.ip + headers.length;
+    if quoted.is_later_fragment() || quoted.transport + 8 > end || !ctx.reach(quoted.transport + 8) {
         return false;
     }
     let (Some(source), Some(destination)) = (ctx.read(quoted.transport), ctx.read(quoted.transport + 2))
@@ -71,7 +74,9 @@ fn apply<I: WriteIp, C: Context>(ctx: C, work: &Work<I::Words>) -> bool {
         Some(Protocol::Udp) => (at + 6, true),
         _ => (at + 16, false),
     };
-    let has_checksum = protocol(quoted.protocol) != Some(Protocol::Sctp) && ctx.reach(checksum_at + 2);
+    let has_checksum = protocol(quoted.protocol) != Some(Protocol::Sctp)
+        && checksum_at + 2 <= outer.ip + outer.length
+        && ctx.reach(checksum_at + 2);
     if has_checksum {
         let Some(before) = ctx.read::<u16>(checksum_at) else { return false };
         if !(optional && before == 0) {

@@ -30,14 +30,17 @@ pub(super) fn find_way<I: PacketIp, C: Context>(ctx: C, work: &mut Work<I::Words
     if work.change.onward == Onward::Stack {
         return Ok(());
     }
-    if work.ttl <= 1 {
-        return Err(notice::owe::<C, _>(work, Problem::TimeExceeded, 0));
-    }
-    work.ttl -= 1;
     let length = route::largest(ctx, &work.headers);
     let (source, destination) = (&work.source, &work.change.destination);
     let way = route::find::<I, C>(ctx, source, destination, length, work.headers.protocol);
     work.way = way;
+    // What is delivered here is not forwarded.
+    if way.kind != Kind::Here {
+        if work.ttl <= 1 {
+            return Err(notice::owe::<C, _>(work, Problem::TimeExceeded, 0));
+        }
+        work.ttl -= 1;
+    }
     match way.kind {
         Kind::Neighbour if ctx.can_send(way.link) => Ok(()),
         Kind::Link | Kind::Here if !C::XDP => Ok(()),

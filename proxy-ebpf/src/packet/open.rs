@@ -57,6 +57,10 @@ pub(super) fn ask<I: PacketIp, C: Context>(ctx: C, hook: Hook, work: &mut Work<I
     if !work.headers.opens || work.headers.is_later_fragment() || !opens_flows(ctx, hook) {
         return Decision::Pass;
     }
+    // The stack drops what claims to come from there.
+    if !I::is_unicast(work.key.source) {
+        return Decision::Pass;
+    }
     match choose_endpoint::<I>(hook, work) {
         Decision::Opened if !establish::<I, C>(ctx, hook, work) => Decision::Drop,
         decision => decision,

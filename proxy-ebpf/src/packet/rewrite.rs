@@ -55,7 +55,7 @@ pub(super) fn addresses<I: PacketIp>(
 
 /// Both ports as they stand in a transport header.
 #[inline(always)]
-pub(super) const fn ports(source: u16, destination: u16) -> u32 {
+pub(in crate::packet) const fn ports(source: u16, destination: u16) -> u32 {
     let ([a, b], [c, d]) = (source.to_be_bytes(), destination.to_be_bytes());
     u32::from_ne_bytes([a, b, c, d])
 }

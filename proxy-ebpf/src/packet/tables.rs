@@ -131,6 +131,8 @@ pub(crate) trait PacketIp: Ip {
     /// Sum of the address's 32-bit words.
     fn sum(address: Self::Words) -> u64;
     fn is_zero(address: Self::Words) -> bool;
+    /// Whether a packet may come from it: no multicast, loopback or unspecified address.
+    fn is_unicast(address: Self::Words) -> bool;
     fn equal(one: Self::Words, other: Self::Words) -> bool;
     /// As four words, the address in the first ones.
     fn four(address: Self::Words) -> [u32; 4];
@@ -152,7 +154,7 @@ pub(crate) struct FragmentOf<A> {
 macro_rules! packet_ip {
     (
         $family:ty, $address:ty, $key:ty, $flow:ty, $flows:ident, $new:ident, $seal:ident, $position:ident,
-        $range:ident, $ranges:ident, $fragment:ident, $fragments:ident, $link_address:ident, $bytes:ty, $four:ident,
+        $range:ident, $ranges:ident, $fragment:ident, $fragments:ident, $link_address:ident, $bytes:ty, $four:ident, $unicast:ident,
         header: $header:literal, icmp: $icmp:literal, af: $af:literal, words: $count:literal
     ) => {
         impl PacketIp for $family {
@@ -250,6 +252,11 @@ macro_rules! packet_ip {
             }
 
             #[inline(always)]
+            fn is_unicast(address: $address) -> bool {
+                $unicast(address)
+            }
+
+            #[inline(always)]
             fn equal(one: $address, other: $address) -> bool {
                 let ([a, b, c, d], [e, f, g, h]) = (Self::four(one), Self::four(other));
                 (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
@@ -277,12 +284,12 @@ macro_rules! packet_ip {
 
 packet_ip!(
     V4, [u32; 1], FlowKey4, Flow4, FLOWS4, NEW_FLOWS4, seal_of_one, flow_filter_position4, SourceRange4, SOURCE_RANGES4,
-    FragmentKey4, FRAGMENTS4, address4, [u8; 4], one_in_four,
+    FragmentKey4, FRAGMENTS4, address4, [u8; 4], one_in_four, is_unicast4,
     header: 20, icmp: 1, af: 2, words: 1
 );
 packet_ip!(
     V6, [u32; 4], FlowKey6, Flow6, FLOWS6, NEW_FLOWS6, flow_seal_of6, flow_filter_position6, SourceRange6, SOURCE_RANGES6,
-    FragmentKey6, FRAGMENTS6, address6, [u8; 16], all_four,
+    FragmentKey6, FRAGMENTS6, address6, [u8; 16], all_four, is_unicast6,
     header: 40, icmp: 58, af: 10, words: 4
 );
 
@@ -305,4 +312,14 @@ fn seal_of_one(
 #[inline(always)]
 fn all_four(words: [u32; 4]) -> [u32; 4] {
     words
+}
+
+#[inline(always)]
+fn is_unicast4([word]: [u32; 1]) -> bool {
+    !matches!(word.to_ne_bytes()[0], 0 | 127 | 224..)
+}
+
+#[inline(always)]
+fn is_unicast6([a, b, c, d]: [u32; 4]) -> bool {
+    a.to_ne_bytes()[0] != 0xff && !(a | b | c == 0 && (d == 0 || d == 1_u32.to_be()))
 }

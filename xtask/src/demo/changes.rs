@@ -7,7 +7,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use super::scenario::{SPARE, Service};
-use crate::lab::{Agent, AgentSpec, Lab, Load, LoadReport, LoadSpec, Manifests, Pod, TcpSession, Via, ask};
+use crate::lab::{
+    Agent, AgentSpec, Lab, Load, LoadReport, LoadSpec, Manifests, Place, Pod, TcpSession, Via, ask,
+};
 
 /// A change has to be seen by clients within this time.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
@@ -85,7 +87,7 @@ pub(super) struct Crash {
 }
 
 /// Kills the agent under load, goes on without one, and starts another.
-pub(super) fn crash(lab: &Lab, agent: Agent, spec: &AgentSpec) -> anyhow::Result<Crash> {
+pub(super) fn crash(lab: &Lab, outside: &Place, agent: Agent, spec: &AgentSpec) -> anyhow::Result<Crash> {
     let client = lab.pod("client");
     let [web4, web6] = Service::named("default/web").sockets();
     let [dns4, _] = Service::named("kube-system/dns").sockets();
@@ -94,8 +96,14 @@ pub(super) fn crash(lab: &Lab, agent: Agent, spec: &AgentSpec) -> anyhow::Result
     let mut connection = client.run(|| TcpSession::connect(web4, SEEN_WITHIN)).context("connecting")?;
     let connected_to = connection.ask(b"before").context("asking on a connection")?.endpoint;
 
-    let loads = [("tcp", Via::Tcp, web4), ("tcp", Via::Tcp, web6), ("udp", Via::Udp, dns4)]
-        .map(|(name, via, to)| (name, to, Load::start(&client, LoadSpec::new(via, to))));
+    let node_port = Service::named("default/web").node_ports(lab)[0];
+    let loads = [
+        ("tcp", Via::Tcp, &*client, web4),
+        ("tcp", Via::Tcp, &*client, web6),
+        ("udp", Via::Udp, &*client, dns4),
+        ("tcp from outside", Via::Tcp, outside, node_port),
+    ]
+    .map(|(name, via, client, to)| (name, to, Load::start(client, LoadSpec::new(via, to))));
     let go_on = |when: &str| -> anyhow::Result<()> {
         for (name, to, load) in &loads {
             ensure!(load.wait_for_more(200, SEEN_WITHIN), "no answers from {to} ({name}) {when}");

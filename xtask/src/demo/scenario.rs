@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::lab::Via;
+use crate::lab::{Lab, Via};
 
 /// The lab. Addresses follow from the order: `web-2` is the first pod of the second node, 10.244.2.1.
 pub(super) const NODES: &[(&str, &[&str])] = &[
@@ -19,6 +19,8 @@ pub(super) struct Service {
     pub(super) port: u16,
     pub(super) vias: &'static [Via],
     pub(super) endpoints: &'static [&'static str],
+    /// Its port at every node, for clients outside of the cluster.
+    pub(super) node_port: Option<u16>,
     /// What the endpoints listen on.
     pub(super) target: u16,
     /// A client stays with its endpoint.
@@ -34,6 +36,7 @@ pub(super) const SERVICES: &[Service] = &[
         vias: &[Via::Tcp],
         endpoints: &["web-1", "web-2", "web-3"],
         target: 8080,
+        node_port: Some(30_080),
         sticky: false,
     },
     Service {
@@ -43,6 +46,7 @@ pub(super) const SERVICES: &[Service] = &[
         vias: &[Via::Udp, Via::UdpConnected, Via::Tcp],
         endpoints: &["dns-1", "dns-2"],
         target: 5353,
+        node_port: Some(30_053),
         sticky: false,
     },
     Service {
@@ -52,6 +56,7 @@ pub(super) const SERVICES: &[Service] = &[
         vias: &[Via::Tcp],
         endpoints: &["db-1", "db-2"],
         target: 5432,
+        node_port: None,
         sticky: true,
     },
     Service {
@@ -61,6 +66,7 @@ pub(super) const SERVICES: &[Service] = &[
         vias: &[Via::Tcp],
         endpoints: &[],
         target: 8080,
+        node_port: None,
         sticky: false,
     },
 ];
@@ -73,6 +79,13 @@ impl Service {
     pub(super) fn named(name: &str) -> &'static Self {
         let found = SERVICES.iter().find(|service| service.name == name);
         found.unwrap_or_else(|| panic!("the demonstration has no Service {name}"))
+    }
+
+    /// Its node port at both addresses of every node.
+    pub(super) fn node_ports(&self, lab: &Lab) -> Vec<SocketAddr> {
+        let addresses = NODES.iter().flat_map(|(node, _)| lab.node(node).addresses().both());
+        let of = |port: u16| addresses.map(|address| SocketAddr::new(address, port)).collect();
+        self.node_port.map_or_else(Vec::new, of)
     }
 
     /// Its cluster addresses, IPv4 first.
@@ -134,6 +147,7 @@ mod tests {
                     (&service.port.into(), &service.target.into()),
                     "{name}"
                 );
+                assert_eq!(port["nodePort"].as_u64(), service.node_port.map(u64::from), "{name}");
             }
         }
     }

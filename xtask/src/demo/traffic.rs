@@ -32,8 +32,8 @@ pub(super) struct Row {
     foreign: u32,
 }
 
-/// Asks every Service in every way from a pod and from a node.
-pub(super) fn ask_everything(lab: &Lab) -> Vec<Row> {
+/// Asks every Service in every way from a pod and from a node, and at the node ports from outside.
+pub(super) fn ask_everything(lab: &Lab, outside: &Place) -> Vec<Row> {
     let clients: [Place; 2] = [(*lab.pod("client")).clone(), (*lab.node("node-a")).clone()];
     let mut rows = Vec::new();
     for service in SERVICES {
@@ -41,6 +41,9 @@ pub(super) fn ask_everything(lab: &Lab) -> Vec<Row> {
             for via in service.vias {
                 rows.extend(clients.iter().map(|client| ask_often(client, service, address, *via)));
             }
+        }
+        for address in service.node_ports(lab) {
+            rows.extend(service.vias.iter().map(|via| ask_often(outside, service, address, *via)));
         }
     }
     rows

@@ -126,6 +126,11 @@ fn bpftool_prints_every_map_by_field_names() {
     let ips = cluster_ips();
     let [mut service, slices @ ..] = web("web", ips, &scene.all());
     service["spec"]["sessionAffinity"] = json!("ClientIP");
+    // So that there are source ranges.
+    service["spec"]["type"] = json!("LoadBalancer");
+    service["spec"]["loadBalancerSourceRanges"] = json!(["192.0.2.0/24", "2001:db8::/32"]);
+    service["status"]["loadBalancer"]["ingress"] =
+        json!([{ "ip": "203.0.113.9" }, { "ip": "2001:db8:9::9" }]);
     scene.world.apply(&[service]);
     scene.world.apply(&slices);
     for pod in [ips.0.into(), ips.1.into()] {
@@ -167,8 +172,15 @@ fn bpftool_prints_every_map_by_field_names() {
         "COUNTERS",
         "FRONTENDS4",
         "FRONTENDS6",
+        "ICMP_ERRORS",
+        "LINKS",
+        "ROUTE_REQUEST",
         "SERVICES",
         "SLOTS",
+        "SOURCE_RANGES4",
+        "SOURCE_RANGES6",
+        "WORK4",
+        "WORK6",
     ]
     .map(str::to_owned)
     .into();
@@ -202,10 +214,23 @@ fn bpftool_prints_every_map_by_field_names() {
                 assert!(entries[0]["key"]["client_kind"].to_string().contains("NetworkNamespace"), "{first}");
             }
             "SERVICES" => has(map, &first, &["name", "protocol", "family"]),
+            "SOURCE_RANGES4" | "SOURCE_RANGES6" => has(map, &entries[0]["key"], &["prefix_len", "data"]),
+            "LINKS" => has(map, &first, &["address4", "address6", "role", "xdp"]),
+            // What programs keep for themselves.
+            "ICMP_ERRORS" | "ROUTE_REQUEST" | "WORK4" | "WORK6" => {
+                assert!(first.is_object(), "{map}: {first}")
+            }
             "COUNTERS" => has(map, &first, &["translated", "no_endpoint", "unknown_port", "affinity_hit"]),
             // Plain numbers.
             _ => assert!(first.is_u64() || first.is_string(), "{map}: {first}"),
         }
+    }
+    // Those of flows are empty here, but have their types.
+    let flows = node.bpffs().join(pins(&node, "flows-"));
+    for map in names(&node, &flows) {
+        let path = flows.join(map);
+        let show = bpftool(&node, &["map".as_ref(), "show".as_ref(), "pinned".as_ref(), path.as_os_str()]);
+        assert!(show["btf_id"].is_u64(), "{show}");
     }
     // What belongs to sockets is out of bpftool's reach, but it knows what it is.
     let sockets = node.bpffs().join(pins(&node, "sockets-"));

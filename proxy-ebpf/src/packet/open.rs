@@ -25,6 +25,8 @@ use crate::{
 
 /// So many source ports are tried.
 const TRIES: u32 = 16;
+/// So many of them at last whether or not a half-open flow has them.
+const LAST_TRIES: u32 = 4;
 
 /// Where the endpoint is, seen from this node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -201,12 +203,17 @@ fn take_source_port<I: PacketIp>(work: &mut Work<I::Words>, masquerade: bool) ->
         }
     }
     let (first, ports) = (SOURCE_PORT_FIRST.load(), SOURCE_PORT_COUNT.load());
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
         // SAFETY: the helper takes nothing.
         let random = unsafe { bpf_get_prandom_u32() };
         let port = (first + pick(random, ports)) as u16;
         work.flow.source_port = port;
         work.other_key.destination_port = port;
+        if attempt >= TRIES - LAST_TRIES {
+            // Half-open flows make room for one another here as they do in their map: a flood of them must not keep
+            // clients away.
+            I::remove(Table::New, &work.other_key);
+        }
         if put_reply::<I>(work) {
             return true;
         }

@@ -6,6 +6,7 @@
 mod calls;
 mod change;
 mod cluster;
+pub mod packet;
 mod report;
 mod requests;
 mod scale;
@@ -73,17 +74,21 @@ pub fn run(agent: &Path, options: &Options) -> Result<()> {
         requests::measure(&cluster, services, options.rounds, &mut report)?;
         change::measure(&cluster, services, options.rounds.min(50), &mut report)?;
         if services == options.services[0] {
-            verifier::measure(&cluster, &mut report)?;
+            verifier::measure(&cluster.agent, &mut report)?;
         }
     }
     for &(services, endpoints) in &options.clusters {
         scale::measure(agent, services, endpoints, &mut report)?;
     }
-    if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report).context("writing the figures as JSON")?;
-        fs::write(path, json).with_context(|| format!("writing the figures to {}", path.display()))?;
-        println!("\nfigures written to {}", path.display());
-    }
+    write(&report, options.json.as_deref())
+}
+
+/// Writes the figures as JSON, if that was asked for.
+fn write(report: &Report, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let json = serde_json::to_string_pretty(report).context("writing the figures as JSON")?;
+    fs::write(path, json).with_context(|| format!("writing the figures to {}", path.display()))?;
+    println!("\nfigures written to {}", path.display());
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub(super) fn measure(cluster: &Cluster, services: usize, rounds: usize, report:
 }
 
 /// Seconds for some requests.
-fn burst(to: SocketAddr) -> Result<f64> {
+pub(super) fn burst(to: SocketAddr) -> Result<f64> {
     let start = Instant::now();
     for _ in 0..REQUESTS {
         ask(Via::Tcp, to)?;

@@ -2,13 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use super::{
-    Cluster,
-    report::{Report, Row},
-};
+use super::report::{Report, Row};
+use crate::lab::Agent;
 
-pub(super) fn measure(cluster: &Cluster, report: &mut Report) -> Result<()> {
-    for line in cluster.agent.log().all().iter().filter(|line| line.message() == "loaded") {
+pub(super) fn measure(agent: &Agent, report: &mut Report) -> Result<()> {
+    for line in agent.log().all().iter().filter(|line| line.message() == "loaded") {
         let name = line.string("program").context("a line \"program loaded\" without its program")?;
         let Some(verified) = line.number("verified_instructions") else {
             // Kernels before 5.16 do not tell.

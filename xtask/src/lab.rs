@@ -15,6 +15,7 @@
 
 mod addr;
 mod agent;
+mod bpf;
 mod capture;
 mod cgroup;
 mod client;
@@ -45,6 +46,7 @@ use anyhow::{Context, ensure};
 
 pub use self::addr::{Addresses, mapped};
 pub use self::agent::{Agent, AgentSpec};
+pub use self::bpf::XdpPass;
 pub use self::capture::Capture;
 pub use self::client::{Answer, Failure, Step, TcpSession, UdpSession, Via, ask, ask_within};
 pub use self::interrupt::{exit_on_ctrl_c, wait_if_stopping};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use futures::TryStreamExt;
-use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteType};
 use rtnetlink::packet_route::tc::TcAttribute;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
@@ -15,6 +15,9 @@ use super::sys;
 /// The only link of a pod and of an outside client, and the first of a node.
 pub const ETH0: &str = "eth0";
 
+/// Number of the metric among those of a route, in linux/rtnetlink.h.
+const RTAX_MTU: u32 = 2;
+
 /// An address and how many of its bits name a network.
 pub type Network = (IpAddr, u8);
 
@@ -24,17 +27,12 @@ pub enum Offload {
     /// Checksums of packets that are sent. A veth pair does not compute them at all: the other end trusts it.
     /// XDP programs of the other end do not see that, and must not meet such a link.
     TransmitChecksum,
-    /// Segments that are received are merged. A veth takes frames from XDP programs of its peer only with this,
-    /// or with an XDP program of its own.
+    /// Segments that are received are merged. A veth takes frames that others redirect to its peer only with this, or
+    /// with an XDP program of its own.
     ReceiveMerge,
 }
 
 impl Place {
-    /// The largest packet that a link sends, in bytes with the IP header.
-    pub fn set_mtu(&self, link: &str, mtu: u32) -> anyhow::Result<()> {
-        self.change_link(link, |change| change.mtu(mtu))
-    }
-
     /// Takes a link up or down.
     pub fn set_up(&self, link: &str, on: bool) -> anyhow::Result<()> {
         self.change_link(link, |change| if on { change.up() } else { change.down() })
@@ -75,12 +73,20 @@ impl Place {
 
     /// Sends packets to a network out of a link, to a gateway there; in place of an older route.
     pub fn route(&self, network: Network, link: &str, gateway: IpAddr) -> anyhow::Result<()> {
-        netlink(self.netns(), async |handle| {
-            let index = index_of(&handle, link).await?;
-            let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(network.0, network.1)?;
-            let route = route.output_interface(index).gateway(gateway)?.onlink();
-            replace_route(&handle, route.build()).await
-        })
+        self.put_route(network, link, gateway, None)
+    }
+
+    /// The same for packets of at most so many bytes, with their IP header: about larger ones the sender is told.
+    ///
+    /// A link that takes less would not do: a veth drops what is larger than what it takes itself.
+    pub fn narrow_route(
+        &self,
+        network: Network,
+        link: &str,
+        gateway: IpAddr,
+        mtu: u32,
+    ) -> anyhow::Result<()> {
+        self.put_route(network, link, gateway, Some(mtu))
     }
 
     /// Drops packets to a network, silently.
@@ -115,6 +121,27 @@ impl Place {
                 up(&handle, index_of(&handle, end).await?).await?;
             }
             Ok(())
+        })
+    }
+
+    fn put_route(
+        &self,
+        network: Network,
+        link: &str,
+        gateway: IpAddr,
+        mtu: Option<u32>,
+    ) -> anyhow::Result<()> {
+        netlink(self.netns(), async |handle| {
+            let index = index_of(&handle, link).await?;
+            let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(network.0, network.1)?;
+            let route = route.pref_source(self.addresses().like(network.0))?;
+            let mut route = route.output_interface(index).gateway(gateway)?.onlink().build();
+            if let Some(mtu) = mtu {
+                // Locked: what is forwarded keeps to it too.
+                let metrics = vec![RouteMetric::Lock(1 << RTAX_MTU), RouteMetric::Mtu(mtu)];
+                route.attributes.push(RouteAttribute::Metrics(metrics));
+            }
+            replace_route(&handle, route).await
         })
     }
 

@@ -18,6 +18,10 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+fn whole(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
 fn at(place: &Place, port: u16) -> [SocketAddr; 2] {
     place.addresses().both().map(|ip| SocketAddr::new(ip, port))
 }
@@ -120,9 +124,14 @@ fn a_smaller_link_on_the_way_is_found_out() {
     let outside = lab.add_outside("outside").expect("a client is added");
     let web = lab.pod("web-2");
     let _server = web.serve(8080).expect("a server starts");
-    // Towards the pod's node, and towards the client: both sides hear of it by ICMP.
-    for link in [lab.node("node-b").link(), outside.link()] {
-        lab.router().set_mtu(link, 1300).expect("a smaller link");
+    // Towards the pod, and towards the client: both sides hear of it by ICMP.
+    let (router, node) = (lab.router(), lab.node("node-b"));
+    for ip in web.addresses().both() {
+        let via = node.addresses().like(ip);
+        router.narrow_route((ip, whole(ip)), node.link(), via, 1300).expect("a narrow route");
+    }
+    for ip in outside.addresses().both() {
+        router.narrow_route((ip, whole(ip)), outside.link(), ip, 1300).expect("a narrow route");
     }
     for to in at(&web, 8080) {
         let stream = Stream::start(&outside, to, Duration::ZERO);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     slice::from_ref,
 };
@@ -26,14 +27,26 @@ const LATE: [IpAddr; 2] =
 /// The programs on the links of a node, as `link kind`.
 fn attached(node: &Node) -> BTreeSet<String> {
     let all = bpftool(node, &["net", "show"]);
-    let list = |kind: &str| all[0][kind].as_array().cloned().unwrap_or_default();
     let text = |entry: &serde_json::Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    let list = |kind: &str| all[0][kind].as_array().cloned().unwrap_or_default();
     let tc =
         list("tc").into_iter().map(|entry| format!("{} {}", text(&entry, "devname"), text(&entry, "kind")));
     let xdp = list("xdp")
         .into_iter()
         .map(|entry| format!("{} xdp-{}", text(&entry, "devname"), text(&entry, "mode")));
-    tc.chain(xdp).collect()
+    // Older ones of it do not know of tcx.
+    let tcx = links(node).into_iter().flat_map(|link| {
+        let programs = node.tcx_programs(&link).expect("asking for programs");
+        let ways = ["ingress", "egress"].into_iter().zip(programs).filter(|(_, programs)| *programs > 0);
+        ways.map(|(way, _)| format!("{link} tcx/{way}")).collect::<Vec<_>>()
+    });
+    tc.filter(|entry| !entry.contains("tcx")).chain(xdp).chain(tcx).collect()
+}
+
+/// The names of a node's links.
+fn links(node: &Node) -> Vec<String> {
+    let text = node.run(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("a list of links");
+    text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect()
 }
 
 fn until_attached(node: &Node, link: &str, wanted: bool) {
@@ -187,10 +200,8 @@ fn nothing_is_left_on_the_links_after_cleanup() {
         ("clean-native", &["--xdp", "native"]),
         ("clean-generic", &["--tc", "clsact", "--xdp", "generic"]),
     ] {
-        let with =
-            |spec| arguments.iter().fold(spec, |spec: xtask::lab::AgentSpec, argument| spec.arg(*argument));
-        let mut stage = Stage::with(name, with);
-        Stage::prepare_for_xdp(&stage.world);
+        let mut stage = Stage::with(name, |spec| spec.args(arguments));
+        stage.prepare_for_xdp();
         let node = stage.node("node-a");
         let exposed = Exposed::new("web");
         stage.apply(&exposed.of(&[stage.member("web-a")]));

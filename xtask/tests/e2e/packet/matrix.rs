@@ -3,14 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use xtask::lab::{AgentSpec, Place, Via, available};
+use xtask::lab::{Place, Via, available};
 
 use super::{
     exposed::{Exposed, VIAS},
     probe::{Meets, Probe, answer_of, check, probes},
     stage::Stage,
 };
-use crate::{fixture::Member, world::World};
+use crate::fixture::Member;
 
 /// What the socket path serves.
 const SOCKETS: [Via; 2] = [Via::Tcp, Via::Udp];
@@ -116,37 +116,30 @@ impl Case {
     }
 }
 
-/// Everything, with agents that are started so.
-fn whole(name: &str, start: impl Fn(AgentSpec) -> AgentSpec) {
-    let stage = Stage::with(name, start);
+#[test]
+fn every_frontend_from_everywhere_to_every_endpoint() {
+    if !available() {
+        return;
+    }
+    let stage = Stage::new("matrix");
     let cases = Case::all(&stage, &ENDPOINTS);
     let of = |case: &Case| [case.outside(&stage), case.pod(&stage), case.host(&stage)].concat();
     check(&cases.iter().flat_map(of).collect::<Vec<_>>());
 }
 
 /// What comes from outside, and SCTP of pods, with agents that are started so.
-pub(super) fn short(stage: &Stage) {
-    let cases = Case::all(stage, &[Some("web-a"), Some("web-b"), Some("node-a"), None]);
+fn short(name: &str, arguments: &[&str]) {
+    let mut stage = Stage::with(name, |spec| spec.args(arguments));
+    stage.prepare_for_xdp();
+    let cases = Case::all(&stage, &[Some("web-a"), Some("web-b"), Some("node-a"), None]);
     let of = |case: &Case| {
-        let mut probes = case.outside(stage);
-        probes.extend(case.pod(stage).into_iter().filter(|probe| probe.via == Via::Sctp));
+        let mut probes = case.outside(&stage);
+        probes.extend(case.pod(&stage).into_iter().filter(|probe| probe.via == Via::Sctp));
         probes
     };
     check(&cases.iter().flat_map(of).collect::<Vec<_>>());
-}
-
-#[test]
-fn every_frontend_from_everywhere_to_every_endpoint() {
-    if !available() {
-        return;
-    }
-    whole("matrix", |spec| spec);
-}
-
-fn short_with(name: &str, arguments: &[&str], prepare: impl Fn(&World)) {
-    let stage = Stage::with(name, |spec| arguments.iter().fold(spec, |spec, argument| spec.arg(*argument)));
-    prepare(&stage.world);
-    short(&stage);
+    let driven = stage.counter("node-a", "xdpForwarded") > 0;
+    assert_eq!(driven, arguments.contains(&"--xdp") && !arguments.contains(&"off"), "what XDP has forwarded");
 }
 
 #[test]
@@ -154,7 +147,7 @@ fn the_same_with_tcx() {
     if !available() {
         return;
     }
-    short_with("tcx", &["--tc", "tcx", "--xdp", "off"], |_| ());
+    short("tcx", &["--tc", "tcx", "--xdp", "off"]);
 }
 
 #[test]
@@ -162,7 +155,7 @@ fn the_same_with_clsact() {
     if !available() {
         return;
     }
-    short_with("clsact", &["--tc", "clsact", "--xdp", "off"], |_| ());
+    short("clsact", &["--tc", "clsact", "--xdp", "off"]);
 }
 
 #[test]
@@ -170,7 +163,7 @@ fn the_same_with_xdp_in_the_driver() {
     if !available() {
         return;
     }
-    short_with("xdp-native", &["--xdp", "native"], Stage::prepare_for_xdp);
+    short("xdp-native", &["--xdp", "native"]);
 }
 
 #[test]
@@ -178,7 +171,7 @@ fn the_same_with_generic_xdp() {
     if !available() {
         return;
     }
-    short_with("xdp-generic", &["--xdp", "generic"], Stage::prepare_for_xdp);
+    short("xdp-generic", &["--xdp", "generic"]);
 }
 
 #[test]
@@ -186,5 +179,5 @@ fn the_same_with_programs_on_every_workload_link() {
     if !available() {
         return;
     }
-    short_with("workload", &["--workload-links", "always"], |_| ());
+    short("workload", &["--workload-links", "always"]);
 }

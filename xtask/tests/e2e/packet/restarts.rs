@@ -65,9 +65,8 @@ impl Connections {
 }
 
 fn under_connections(name: &str, arguments: &[&str]) {
-    let mut stage =
-        Stage::with(name, |spec| arguments.iter().fold(spec, |spec, argument| spec.arg(*argument)));
-    Stage::prepare_for_xdp(&stage.world);
+    let mut stage = Stage::with(name, |spec| spec.args(arguments));
+    stage.prepare_for_xdp();
     let services = ["web-a", "web-b"].map(|endpoint| (Exposed::new(endpoint), endpoint));
     let (client, node) = (stage.outside.clone(), stage.place("node-a"));
     for (exposed, endpoint) in &services {

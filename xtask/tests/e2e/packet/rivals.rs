@@ -13,10 +13,7 @@ use super::{
     probe::{answer_of, check, probes},
     stage::Stage,
 };
-use crate::{
-    helpers::services,
-    world::{SOON, World, eventually},
-};
+use crate::world::{SOON, eventually};
 
 /// Clients that there are not, by number: nobody answers for them, and what is sent to them is dropped.
 fn stranger(n: u32, like: IpAddr) -> IpAddr {
@@ -50,12 +47,6 @@ fn packet(via: Via, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     };
     written.expect("memory");
     packet
-}
-
-/// A counter of the data path on a node.
-fn counter(world: &World, node: &str, name: &str) -> u64 {
-    let counters = &services(world, node)["counters"];
-    counters[name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {counters}"))
 }
 
 /// Connections that are there before the others come.
@@ -166,7 +157,7 @@ fn a_hundred_thousand_flows_over_a_small_map() {
     }
     bystanders.go_on();
     eventually("the map is full", || {
-        let full = counter(&stage.world, "node-a", "flowMapFull");
+        let full = stage.counter("node-a", "flowMapFull");
         if full > 0 { Ok(()) } else { Err("it was never full") }
     });
     // Who comes now is served all the same.

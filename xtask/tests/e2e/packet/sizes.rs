@@ -1,9 +1,9 @@
 //! Packets that are too large for a link: found out by ICMP, or sent in fragments.
 
-use std::{fs, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use nix::sys::socket::{getsockopt, sockopt};
-use xtask::lab::{Place, Stream, TcpSession, UdpSession, available};
+use xtask::lab::{ETH0, Place, Stream, TcpSession, UdpSession, available};
 
 use super::{
     exposed::{Exposed, VIAS},
@@ -12,84 +12,104 @@ use super::{
 };
 use crate::world::SOON;
 
-/// Large enough for IPv6, smaller than the other links' 1500.
+/// Bytes of a packet: enough for IPv6, and fewer than the 1500 that links take.
 const SMALL: u32 = 1300;
 
 /// Bytes of a transfer: hundreds of segments each way.
 const ENOUGH: u64 = 2 << 20;
 
-/// A link of the way.
+/// Where the way is narrow.
 #[derive(Clone, Copy, Debug)]
 enum Narrow {
     /// From the router to the client.
     Client,
-    /// From the router to the endpoint's node.
-    Endpoint,
+    /// From the node that was asked to another one.
+    Uplink,
+    /// From the router to the endpoint's node, when that is not the one that was asked.
+    Router,
     /// From the endpoint's node to the endpoint.
     Pod,
 }
 
 fn narrow(stage: &Stage, which: Narrow, endpoint: &str) {
-    let router = stage.world.lab().router().clone();
-    let node = stage.node(stage.node_of(endpoint));
-    let (place, link): (&Place, String) = match which {
-        Narrow::Client => (&router, stage.outside.link().to_owned()),
-        Narrow::Endpoint => (&router, node.link().to_owned()),
-        Narrow::Pod => (&node, stage.place(endpoint).link().to_owned()),
-    };
-    place.set_mtu(&link, SMALL).expect("a smaller link");
+    let router = stage.world.lab().router();
+    let (asked, node) = (stage.node("node-a"), stage.node(stage.node_of(endpoint)));
+    let pod = stage.place(endpoint);
+    let gateways = ["169.254.0.1", "fe80::fe"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+    for (family, gateway) in gateways.into_iter().enumerate() {
+        let (to, place, link, via): (IpAddr, &Place, &str, IpAddr) = match which {
+            Narrow::Client => {
+                let ip = stage.outside.addresses().both()[family];
+                (ip, router, stage.outside.link(), ip)
+            }
+            Narrow::Uplink => (pod.addresses().both()[family], &asked, ETH0, gateway),
+            Narrow::Router => {
+                (pod.addresses().both()[family], router, node.link(), node.addresses().both()[family])
+            }
+            Narrow::Pod => {
+                let ip = pod.addresses().both()[family];
+                (ip, &node, pod.link(), ip)
+            }
+        };
+        let whole = if to.is_ipv4() { 32 } else { 128 };
+        place.narrow_route((to, whole), link, via, SMALL).expect("a narrow route");
+    }
 }
 
-/// A transfer through node ports of node-a, over a way that is narrow somewhere.
-fn transfers(which: Narrow) {
-    // A path that is known to be narrow stays so: each endpoint has a lab of its own.
+/// A transfer through node ports of node-a to an endpoint, over a way that is narrow somewhere.
+fn transfer(which: Narrow, endpoint: &str) {
+    // A path that is known to be narrow stays so: each has a lab of its own.
+    let stage = Stage::new(&format!("mtu-{which:?}-{endpoint}").to_lowercase());
+    let exposed = Exposed::new("web");
+    let (node, web) = (stage.place("node-a"), stage.place(endpoint));
+    stage.apply(&exposed.of(&[stage.member(endpoint)]));
+    let seen_as = if endpoint == "web-a" { &stage.outside } else { &node };
+    let tos = exposed.node_port_of(&node);
+    check(&probes(&stage.outside, &VIAS, &tos, answer_of(&web, seen_as)));
+    narrow(&stage, which, endpoint);
+    for to in tos {
+        let stream = Stream::start(&stage.outside, to, Duration::ZERO);
+        assert!(stream.wait_for_more(ENOUGH, SOON), "{which:?} {endpoint} {to}: {:?}", stream.stop());
+        let report = stream.stop();
+        assert_eq!((report.failure, report.endpoint.as_str()), (None, endpoint));
+    }
+    // What the client has learnt is the way to the node port: it never heard of the endpoint.
+    if !matches!(which, Narrow::Client) {
+        let to = tos[0];
+        let session = stage.outside.run(|| TcpSession::connect(to, SOON)).expect("connected");
+        let known = getsockopt(session.socket(), sockopt::IpMtu);
+        assert_eq!(known, Ok(i32::try_from(SMALL).expect("small")), "{which:?} {endpoint}");
+    }
+}
+
+#[test]
+fn a_narrow_way_to_the_client_is_found_out() {
+    if !available() {
+        return;
+    }
     for endpoint in ["web-a", "web-b"] {
-        let stage = Stage::new(&format!("mtu-{which:?}-{endpoint}").to_lowercase());
-        let exposed = Exposed::new("web");
-        let (node, web) = (stage.place("node-a"), stage.place(endpoint));
-        stage.apply(&exposed.of(&[stage.member(endpoint)]));
-        let seen_as = if endpoint == "web-a" { &stage.outside } else { &node };
-        let tos = exposed.node_port_of(&node);
-        check(&probes(&stage.outside, &VIAS, &tos, answer_of(&web, seen_as)));
-        narrow(&stage, which, endpoint);
-        for to in tos {
-            let stream = Stream::start(&stage.outside, to, Duration::ZERO);
-            assert!(stream.wait_for_more(ENOUGH, SOON * 2), "{which:?} {endpoint} {to}: {:?}", stream.stop());
-            let report = stream.stop();
-            assert_eq!((report.failure, report.endpoint.as_str()), (None, endpoint));
-        }
-        // What the client has learnt is the way to the node port: it never heard of the endpoint.
-        if !matches!(which, Narrow::Client) {
-            let to = tos[0];
-            let session = stage.outside.run(|| TcpSession::connect(to, SOON)).expect("connected");
-            let known = getsockopt(session.socket(), sockopt::IpMtu);
-            assert_eq!(known, Ok(i32::try_from(SMALL).expect("small")), "{which:?} {endpoint}");
-        }
+        transfer(Narrow::Client, endpoint);
     }
 }
 
 #[test]
-fn a_narrow_link_to_the_client_is_found_out() {
+fn a_narrow_way_to_another_node_is_found_out() {
     if !available() {
         return;
     }
-    transfers(Narrow::Client);
+    for which in [Narrow::Uplink, Narrow::Router] {
+        transfer(which, "web-b");
+    }
 }
 
 #[test]
-fn a_narrow_link_to_the_endpoints_node_is_found_out() {
+fn a_narrow_way_to_the_endpoint_is_found_out() {
     if !available() {
         return;
     }
-    transfers(Narrow::Endpoint);
-}
-
-#[test]
-fn a_narrow_link_to_the_endpoint_is_found_out() {
-    if !available() {
-        return;
+    for endpoint in ["web-a", "web-b"] {
+        transfer(Narrow::Pod, endpoint);
     }
-    transfers(Narrow::Pod);
 }
 
 #[test]
@@ -98,9 +118,8 @@ fn datagrams_of_8_kilobytes_in_fragments() {
         return;
     }
     for (name, arguments) in [("fragments", &["--xdp", "off"][..]), ("fragments-xdp", &["--xdp", "native"])] {
-        let stage =
-            Stage::with(name, |spec| arguments.iter().fold(spec, |spec, argument| spec.arg(*argument)));
-        Stage::prepare_for_xdp(&stage.world);
+        let mut stage = Stage::with(name, |spec| spec.args(arguments));
+        stage.prepare_for_xdp();
         let client = &stage.outside;
         for endpoint in ["web-a", "web-b", "node-a"] {
             let exposed = Exposed::new(endpoint);
@@ -122,8 +141,6 @@ fn datagrams_of_8_kilobytes_in_fragments() {
                 }
             }
         }
-        // Between nodes that were reached by pods, and over a link that splits what comes.
-        stage.world.lab().router().set_mtu(stage.node("node-a").link(), SMALL).expect("a smaller link");
         node_takes_fragments_of_the_router(&stage);
     }
 }
@@ -134,6 +151,8 @@ fn node_takes_fragments_of_the_router(stage: &Stage) {
     let (node, client) = (stage.place("node-a"), &stage.outside);
     stage.apply(&exposed.of(&[stage.member("web-a")]));
     let to = exposed.node_port_of(&node)[0];
+    let router = stage.world.lab().router();
+    router.narrow_route((to.ip(), 32), node.link(), to.ip(), SMALL).expect("a narrow route");
     check(&probes(client, &VIAS, &[to], answer_of(&stage.place("web-a"), client)));
     // Or the client forbids it and splits what it sends by itself, once it has seen an error.
     let allow = || fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", "1");

@@ -1,11 +1,12 @@
 //! Two nodes with a client and an endpoint each, hosts that serve too, and a client outside.
 
 use serde_json::Value;
-use xtask::lab::{AgentSpec, Capture, ETH0, Node, Offload, Place, SctpServer, Server};
+use xtask::lab::{AgentSpec, Capture, Node, Offload, Place, SctpServer, Server, XdpPass};
 
 use super::exposed::NETWORKS;
 use crate::{
     fixture::{Member, TARGET},
+    helpers::services,
     world::{From, World},
 };
 
@@ -16,6 +17,7 @@ const NODES: &[(&str, &[&str])] = &[("node-a", &["client-a", "web-a"]), ("node-b
 pub(crate) struct Stage {
     _captures: Vec<Capture>,
     _servers: Vec<(Server, SctpServer)>,
+    xdp: Vec<XdpPass>,
     pub(crate) world: World,
     pub(crate) outside: Place,
 }
@@ -55,17 +57,23 @@ impl Stage {
         let links = [nodes[0].link(), nodes[1].link(), outside.link()];
         let capture = |link: &str| lab.router().capture(link).expect("capturing");
         let captures = links.map(capture).into();
-        Self { _captures: captures, _servers: servers, world, outside }
+        Self { _captures: captures, _servers: servers, xdp: Vec::new(), world, outside }
     }
 
     /// Makes the router's links fit for XDP at their other ends: checksums are whole, and frames are taken.
-    pub(crate) fn prepare_for_xdp(world: &World) {
-        for node in ["node-a", "node-b"].map(|name| world.node(name)) {
-            let router = world.lab().router();
+    pub(crate) fn prepare_for_xdp(&mut self) {
+        for node in ["node-a", "node-b"].map(|name| self.node(name)) {
+            let router = self.world.lab().router();
             router.set_offload(node.link(), Offload::TransmitChecksum, false).expect("finishing checksums");
-            router.set_offload(node.link(), Offload::ReceiveMerge, true).expect("taking frames from XDP");
-            node.set_offload(ETH0, Offload::ReceiveMerge, true).expect("merging what is received");
+            let pass = router.let_xdp_pass(node.link()).expect("taking frames from XDP");
+            self.xdp.push(pass);
         }
+    }
+
+    /// A counter of the data path on a node.
+    pub(crate) fn counter(&self, node: &str, name: &str) -> u64 {
+        let counters = &services(&self.world, node)["counters"];
+        counters[name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {counters}"))
     }
 
     pub(crate) fn node(&self, name: &str) -> Node {

@@ -77,13 +77,15 @@ impl SctpSession {
             let again = deadline.min(Instant::now() + AGAIN_AFTER);
             while let Some(left) = again.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
             {
-                let (from, packet) = match self.socket.receive(left)? {
-                    Arrived::Packet(from, packet) => (from, packet),
-                    Arrived::Broken(from, broken) => {
+                let (from, packet) = match self.socket.receive(left) {
+                    Ok(Arrived::Packet(from, packet)) => (from, packet),
+                    Ok(Arrived::Broken(from, broken)) => {
                         eprintln!("lab: an SCTP packet from {from} is broken: {broken:?}");
                         continue;
                     }
-                    Arrived::Nothing => continue,
+                    Ok(Arrived::Nothing) => continue,
+                    Err(error) if self.socket.is_about(self.port) => return Err(error),
+                    Err(_) => continue,
                 };
                 if packet.destination_port != self.port || packet.tag != self.tag {
                     continue;
@@ -112,6 +114,11 @@ impl SctpSession {
             tag: self.peer_tag,
             chunk: chunk.clone(),
         };
-        self.socket.send(&packet, self.to.ip())
+        // A call reports what earlier packets met, also those of other sockets; then it has sent nothing.
+        match self.socket.send(&packet, self.to.ip()) {
+            Err(error) if self.socket.is_about(self.port) => Err(error),
+            Err(_) => self.socket.send(&packet, self.to.ip()),
+            Ok(()) => Ok(()),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{SockaddrStorage, recvfrom, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, recv, recvfrom, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::packet::{Broken, PROTOCOL, Packet};
@@ -53,6 +53,19 @@ impl RawSctp {
     pub(super) fn send(&self, packet: &Packet, to: IpAddr) -> io::Result<()> {
         let to = SockAddr::from(SocketAddr::new(to, 0));
         self.socket.send_to(&packet.bytes(), &to).map(|_bytes| ())
+    }
+
+    /// Whether the error of a call is about a packet from this port: such a socket hears of every error about SCTP
+    /// that its network gets.
+    pub(super) fn is_about(&self, port: u16) -> bool {
+        let mut quoted = [0; 64];
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let mut found = false;
+        // What is quoted begins with the header of SCTP.
+        while let Ok(length) = recv(self.socket.as_raw_fd(), &mut quoted, flags) {
+            found |= length >= 2 && quoted[..2] == port.to_be_bytes();
+        }
+        found
     }
 
     pub(super) fn receive(&self, patience: Duration) -> io::Result<Arrived> {

@@ -140,7 +140,8 @@ fn a_hundred_thousand_flows_over_a_small_map() {
     let (client, node) = (&stage.outside, stage.place("node-a"));
     stage.apply(&exposed.of(&[stage.member("web-b")]));
     let tos = exposed.node_port_of(&node);
-    check(&probes(client, &VIAS, &tos, answer_of(&stage.place("web-b"), &node)));
+    let served = probes(client, &VIAS, &tos, answer_of(&stage.place("web-b"), &node));
+    check(&served);
     let mut bystanders = Bystanders::new(client, &tos);
     let sender = client.raw_sender().expect("a raw socket");
     for first in (0..FLOWS).step_by(AT_ONCE as usize) {
@@ -160,12 +161,7 @@ fn a_hundred_thousand_flows_over_a_small_map() {
         let full = stage.counter("node-a", "flowMapFull");
         if full > 0 { Ok(()) } else { Err("it was never full") }
     });
-    // Who comes now is served all the same.
-    for to in tos {
-        for via in VIAS {
-            let answer = client.run(|| ask(via, to)).unwrap_or_else(|failure| panic!("{via:?}: {failure}"));
-            assert_eq!(answer.remote, to);
-        }
-    }
+    // Who comes now is served all the same. The endpoint may still be busy with the others' datagrams.
+    check(&served);
     bystanders.end();
 }

@@ -206,12 +206,16 @@ fn is_closed<I: PacketIp>(work: &mut Work<I::Words>, asked: u8) -> bool {
     (asked | replied) & seen::RST != 0 || asked & replied & seen::FIN != 0
 }
 
-/// Removes both entries of a flow.
+/// Removes both entries of a client's flow. The reply entry may be another flow's, after this one's was evicted.
 #[inline(never)]
 fn end<I: PacketIp>(work: &mut Work<I::Words>, table: Table) {
     set_other_key::<I>(work);
     I::remove(table, &work.key);
-    I::remove(table, &work.other_key);
+    let reply = I::find(table, &work.other_key);
+    // SAFETY: a live map value.
+    if reply.is_some_and(|reply| unsafe { leads_to::<I>(reply, &work.key) }) {
+        I::remove(table, &work.other_key);
+    }
 }
 
 /// A client's packet on a flow that is not confirmed. False when the flow is over, and gone now.

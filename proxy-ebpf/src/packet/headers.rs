@@ -259,7 +259,7 @@ fn read_extension<C: Context>(ctx: C, headers: &mut Headers<[u32; 4]>) -> Option
     if headers.part == Part::Later {
         return Some(Extension::None);
     }
-    if at > headers.ip + MOST_HEADERS || !ctx.reach(at + 8) {
+    if at > headers.ip + MOST_HEADERS || at + 8 > headers.ip + headers.length || !ctx.reach(at + 8) {
         return None;
     }
     let given = u32::from(ctx.read::<u8>(at + 1)?);

@@ -44,6 +44,7 @@ const fn product(one: u32, other: u32) -> u32 {
     sum
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "a nibble")]
 const fn shifts() -> [[[[u32; 16]; 8]; 16]; DIGITS] {
     const ONE: u32 = 1 << 31;
     // x^8; the highest bit is x^0.
@@ -96,7 +97,7 @@ mod tests {
     fn changing_is_as_good_as_making_anew() {
         let mut packet = [0_u8; 3000];
         for (at, byte) in packet.iter_mut().enumerate() {
-            *byte = (at * 7 % 251) as u8;
+            *byte = u8::try_from(at * 7 % 251).unwrap();
         }
         for length in [4, 5, 12, 13, 16, 100, 1499, 1500, 3000] {
             let packet = &mut packet[..length];

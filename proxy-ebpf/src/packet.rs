@@ -4,6 +4,10 @@
 //! Every packet takes the same way, at TC and at XDP. Its headers are read ([`headers`]); a filter tells in two
 //! array reads that it belongs to no flow, or its flow is followed ([`flow`]) or opened ([`open`]); it is rewritten
 //! ([`rewrite`]) and sent on ([`onward`]). What XDP cannot do it leaves to the same code at TC.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths, offsets and ports of packets, and what helpers return"
+)]
 
 mod clock;
 mod context;

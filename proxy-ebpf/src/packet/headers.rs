@@ -155,9 +155,7 @@ pub(crate) trait ReadIp: PacketIp {
 #[inline(always)]
 fn length<C: Context>(ctx: C, at: u32, given: u32, quoted: bool) -> Option<u32> {
     let there = ctx.length().wrapping_sub(at);
-    if quoted {
-        Some(given)
-    } else if given <= there && given != 0 {
+    if quoted || given <= there && given != 0 {
         Some(given)
     } else if given == 0 && there > 0xffff && ctx.segment_payload() != 0 {
         Some(there)

@@ -177,9 +177,10 @@ macro_rules! packet_ip {
 
             #[inline(always)]
             fn put(table: Table, key: &Key<$address>, flow: &Flow<$address>) -> Result<(), i32> {
-                // SAFETY: the same layouts, as asserted above.
-                let (key, flow): (&$key, &$flow) =
-                    unsafe { (&*core::ptr::from_ref(key).cast(), &*core::ptr::from_ref(flow).cast()) };
+                // SAFETY: the same layout, as asserted above.
+                let key: &$key = unsafe { &*core::ptr::from_ref(key).cast() };
+                // SAFETY: as for the key.
+                let flow: &$flow = unsafe { &*core::ptr::from_ref(flow).cast() };
                 match table {
                     Table::Confirmed => $flows.insert(key, flow, u64::from(BPF_NOEXIST)),
                     Table::New => $new.insert(key, flow, u64::from(BPF_NOEXIST)),

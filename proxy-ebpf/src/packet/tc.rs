@@ -66,7 +66,6 @@ impl Tc {
 
     /// Hands the frame to the stack, as if it had come in on the link.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a verdict")]
     pub(super) fn hand_up(self) -> i32 {
         // SAFETY: the helper takes plain numbers.
         unsafe { bpf_redirect(self.link(), BPF_F_INGRESS) as i32 }
@@ -160,7 +159,6 @@ impl Context for Tc {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a verdict")]
     fn send(self, link: u32, macs: [u16; 6]) -> i32 {
         if !self.write(0, macs, false) {
             return Self::DROP;
@@ -170,7 +168,6 @@ impl Context for Tc {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a verdict")]
     fn send_to_neighbour(self, link: u32) -> i32 {
         // SAFETY: without a next hop the helper takes the one of the packet's own route.
         unsafe { bpf_redirect_neigh(link, core::ptr::null_mut(), 0, 0) as i32 }

@@ -115,7 +115,6 @@ impl Context for Xdp {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a verdict")]
     fn send(self, link: u32, macs: [u16; 6]) -> i32 {
         if !self.write(0, macs, false) {
             return Self::DROP;

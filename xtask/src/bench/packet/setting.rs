@@ -13,7 +13,7 @@ use crate::{
     bench::{READY_WITHIN, cluster},
     lab::{
         Agent, AgentSpec, Lab, Offload, Place, Via, ask,
-        objects::{endpoint, service, slice},
+        objects::{ServiceBuilder, endpoint, service, slice},
     },
 };
 
@@ -53,9 +53,7 @@ impl Setting {
             let ports = json!([{
                 "name": "tcp", "protocol": "TCP", "port": 80, "targetPort": TARGET, "nodePort": node_port,
             }]);
-            let object = addresses
-                .into_iter()
-                .fold(service("bench", name), |object, address| object.cluster_ip(address));
+            let object = addresses.into_iter().fold(service("bench", name), ServiceBuilder::cluster_ip);
             api.apply(object.kind("NodePort").spec("ports", ports).build())?;
             let pod = lab.pod(name);
             for (family, address) in ["4", "6"].into_iter().zip(pod.addresses().both()) {

@@ -108,7 +108,8 @@ impl Case {
             probes(&a, &VIAS, &exposed.node_port_of(&b), self.meets_elsewhere(stage, &a, "node-b")),
         ]
         .concat();
-        // SCTP of the host is seen where it leaves the node. It does not for the node's own addresses.
+        // SCTP of the host is seen where it leaves the node: not on the way to the node's own addresses, and the host
+        // itself is no endpoint of it.
         if self.endpoint != Some("node-a") {
             all.extend(probes(&a, &[Via::Sctp], &from_uplink, self.meets_at_home(stage, &a)));
         }

@@ -15,9 +15,6 @@ use crate::world::{SOON, TRY};
 /// So many are tried at the same time; most wait.
 const AT_ONCE: usize = 16;
 
-/// TCP waits so long before it sends a SYN again.
-const SYN: Duration = Duration::from_secs(1);
-
 /// A request, and what it is to meet.
 #[derive(Clone, Debug)]
 pub(crate) struct Probe {
@@ -31,7 +28,7 @@ pub(crate) struct Probe {
 pub(crate) enum Meets {
     /// An answer of this endpoint, to which the client seems to have this address.
     Answer(String, IpAddr),
-    /// An ICMP error at once.
+    /// A refusal at once: by ICMP, or for TCP by a reset.
     Refused,
     /// Nothing at all, or what the socket path makes of that: ETIMEDOUT.
     Silence,
@@ -63,10 +60,7 @@ impl Probe {
             Via::Udp if !matches!(self.meets, Meets::Answer(..)) => Via::UdpConnected,
             via => via,
         };
-        // Where all is one machine, an error may come while connect() is still at work on the socket: then the
-        // next SYN, a second later, is the first that can be refused.
-        let patience = if self.meets == Meets::Refused && via == Via::Tcp { SYN * 3 } else { TRY };
-        let outcome = self.from.run(|| ask_within(via, self.to, patience));
+        let outcome = self.from.run(|| ask_within(via, self.to, TRY));
         if self.is_met_by(&outcome) { Ok(()) } else { Err(described(&outcome)) }
     }
 

@@ -218,7 +218,7 @@ fn bpftool_prints_every_map_by_field_names() {
             "LINKS" => has(map, &first, &["address4", "address6", "role", "xdp"]),
             // What programs keep for themselves.
             "ICMP_ERRORS" | "ROUTE_REQUEST" | "WORK4" | "WORK6" => {
-                assert!(first.is_object(), "{map}: {first}")
+                assert!(first.is_object(), "{map}: {first}");
             }
             "COUNTERS" => has(map, &first, &["translated", "no_endpoint", "unknown_port", "affinity_hit"]),
             // Plain numbers.

@@ -231,6 +231,16 @@ fn go_on<I: PacketIp>(work: &mut Work<I::Words>, entry: *const Flow<I::Words>, k
     work.flow = unsafe { read_volatile(entry) };
     work.other = work.flow.other(&work.key, I::seal(&work.other_key));
     let Some(reply) = I::find(Table::New, &work.other_key) else {
+        if let Some(reply) = I::find(Table::Confirmed, &work.other_key) {
+            // SAFETY: a live map value.
+            if unsafe { leads_to::<I>(reply, &work.key) } {
+                // Another CPU has just confirmed it.
+                return true;
+            }
+            // Another flow has its key for good: this one has to begin anew.
+            I::remove(Table::New, &work.key);
+            return false;
+        }
         // The kernel evicts single entries.
         let _taken = I::put(Table::New, &work.other_key, &work.other);
         return true;

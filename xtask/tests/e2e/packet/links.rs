@@ -212,7 +212,12 @@ fn nothing_is_left_on_the_links_after_cleanup() {
             answer_of(&stage.place("web-a"), &stage.outside),
         );
         check(&served);
-        let all = attached(&node);
+        // On the uplink and, because of SCTP, on the links of two pods: both ways.
+        let all = eventually("every program", || {
+            let all = attached(&node);
+            let ways = all.iter().filter(|entry| !entry.contains("xdp")).count();
+            if ways == 6 { Ok(all) } else { Err(format!("{all:?}")) }
+        });
         let has = |what: &str| all.iter().any(|entry| entry.contains(what));
         assert_eq!(has("clsact"), arguments.contains(&"clsact"), "{all:?}");
         assert_eq!(has("tcx"), !arguments.contains(&"clsact"), "{all:?}");

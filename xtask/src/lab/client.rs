@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{SockaddrStorage, connect};
 use serde::Deserialize;
@@ -199,7 +199,16 @@ impl UdpSession {
 
     /// The same with a source port.
     pub fn open_at(port: u16, like: SocketAddr, patience: Duration) -> Result<Self, Failure> {
-        let socket = UdpSocket::bind(any(like, port)).map_err(Failure::at(Step::Open))?;
+        let deadline = Instant::now() + patience;
+        let socket = loop {
+            match UdpSocket::bind(any(like, port)) {
+                // A socket that was closed just now lives on in a process that is being started, until it is.
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                bound => break bound.map_err(Failure::at(Step::Open))?,
+            }
+        };
         socket.set_read_timeout(Some(patience)).map_err(Failure::at(Step::Open))?;
         Ok(Self { socket })
     }

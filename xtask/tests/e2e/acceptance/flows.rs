@@ -1,7 +1,7 @@
 //! What goes on while endpoints, agents and API servers come and go.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::SocketAddr,
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
@@ -118,21 +118,12 @@ impl SourcePort {
     }
 
     fn ask(&self, client: &Place, to: SocketAddr) -> String {
-        let any: SocketAddr = match to {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, self.0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, self.0).into(),
-        };
         client.run(|| {
-            let socket = UdpSocket::bind(any).unwrap();
-            socket.set_read_timeout(Some(SOON)).unwrap();
-            socket.connect(to).unwrap();
-            socket.send(b"hostname").unwrap();
-            let mut answer = [0; 1024];
-            let length = socket.recv(&mut answer).unwrap();
-            let line = answer[..length].split(|byte| *byte == b'\n').next().unwrap();
-            let hello: serde_json::Value = serde_json::from_slice(line).unwrap();
-            assert!(hello["peer"].as_str().unwrap().ends_with(&format!(":{}", self.0)), "{hello}");
-            hello["endpoint"].as_str().unwrap().to_owned()
+            let session = UdpSession::open_at(self.0, to, SOON).unwrap();
+            session.socket().connect(to).unwrap();
+            let answer = session.ask(b"hostname").unwrap();
+            assert_eq!(answer.peer.port(), self.0);
+            answer.endpoint
         })
     }
 }

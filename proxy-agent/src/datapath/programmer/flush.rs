@@ -57,6 +57,21 @@ pub(super) struct Done {
     pub(super) error: Option<(String, io::Error)>,
 }
 
+impl Batch {
+    /// A frontend did not get into its map. Whoever claims it has failed, not only the last: what was there before may
+    /// be the entry of any, and refer to what it would give back.
+    fn fail(&mut self, key: FrontendKey, owner: usize, code: Option<i32>) {
+        for (number, done) in self.done.iter_mut().enumerate() {
+            let claims = done.next.as_ref().is_some_and(|next| next.frontends.contains(&key));
+            if number == owner || claims {
+                let error =
+                    || code.map_or_else(|| io::ErrorKind::Interrupted.into(), io::Error::from_raw_os_error);
+                done.error.get_or_insert_with(|| (format!("frontend {key}"), error()));
+            }
+        }
+    }
+}
+
 impl<T: Tables> Programmer<T> {
     /// Carries out one set of changes. True when it gave something back.
     pub(super) fn pass(
@@ -108,8 +123,10 @@ impl<T: Tables> Programmer<T> {
         }
         self.write_sources(batch);
         let is_held_back = |put: &mut Put| !put.key.is_any_port() && batch.done[put.owner].error.is_some();
-        for Put { key, before, .. } in batch.puts.extract_if(.., is_held_back) {
+        let held_back: Vec<_> = batch.puts.extract_if(.., is_held_back).collect();
+        for Put { key, before, owner, .. } in held_back {
             self.revert_entry(key, before, &mut batch.vacated);
+            batch.fail(key, owner, None);
         }
         // The entries for unknown ports last: they must not refuse what comes with them.
         batch.puts.sort_by_key(|put| put.key.is_any_port());
@@ -121,7 +138,7 @@ impl<T: Tables> Programmer<T> {
         for (at, error) in failures {
             let Put { key, before, owner, .. } = batch.puts[at];
             self.revert_entry(key, before, &mut batch.vacated);
-            batch.done[owner].error = Some((format!("frontend {key}"), error));
+            batch.fail(key, owner, error.raw_os_error());
         }
     }
 

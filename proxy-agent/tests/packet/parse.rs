@@ -229,6 +229,12 @@ pub(crate) fn transport(bytes: &[u8], ip: &Ip) -> Transport {
     }
 }
 
+/// Where an IP packet ends by its own length field, also where less of it is quoted.
+pub(crate) fn declared_end(bytes: &[u8], ip: &Ip) -> usize {
+    let (at, before) = if ip.source.is_ipv4() { (2, 0) } else { (4, 40) };
+    ip.start + before + word(bytes, ip.start + at).map_or(0, usize::from)
+}
+
 /// Reads as much of a quoted transport header as there is: 8 bytes at least (RFC 792).
 pub(crate) fn quoted_ports(bytes: &[u8], ip: &Ip) -> Option<Ports> {
     let protocol = match ip.protocol {

@@ -20,7 +20,13 @@ pub(crate) struct World {
     pub(crate) services: Services,
     pub(crate) tables: Tables,
     pub(crate) kernel: Kernel,
-    datapath: Option<Datapath>,
+    datapath: Datapath,
+    // Goes last.
+    _ground: Ground,
+}
+
+/// What the data path stands on; removed also when what is built on it fails.
+struct Ground {
     cgroup: PathBuf,
     bpffs: PathBuf,
     /// Removed last.
@@ -47,13 +53,13 @@ impl World {
         let cgroup =
             PathBuf::from(hierarchy.split(' ').nth(1).unwrap()).join(format!("ferroute-packet-{name}"));
         fs::create_dir(&cgroup).unwrap();
+        let ground = Ground { cgroup, bpffs, _directory: directory };
+        let (bpffs, cgroup) = (ground.bpffs.clone(), ground.cgroup.clone());
         // The test writes LINKS itself.
         let links = LinkOptions { workload: WorkloadLinks::Never, ..LinkOptions::default() };
-        let options =
-            Options { bpffs: bpffs.clone(), cgroup: Some(cgroup.clone()), links, ..Options::default() };
+        let options = Options { bpffs: bpffs.clone(), cgroup: Some(cgroup), links, ..Options::default() };
         let mut datapath = match Datapath::open(&options) {
             Err(Error::NoObject) => {
-                fs::remove_dir(&cgroup).unwrap();
                 assert!(std::env::var_os("FERROUTE_EBPF_OBJECT").is_none(), "an object was promised");
                 eprintln!("skipped: built without the eBPF object");
                 return None;
@@ -68,13 +74,12 @@ impl World {
         let services = Services::new(&mut datapath, &tables, random);
         let mut kernel = Kernel::load(&pins, ports.0, ports.1).unwrap();
         kernel.attach_xdp(&place);
-        let datapath = Some(datapath);
-        Some(Self { place, services, tables, kernel, datapath, cgroup, bpffs, _directory: directory })
+        Some(Self { place, services, tables, kernel, datapath, _ground: ground })
     }
 
     /// Gives some Service another plan.
     pub(crate) fn change_services(&mut self, random: &mut StdRng) {
-        self.services.change(self.datapath.as_mut().unwrap(), &self.tables, random);
+        self.services.change(&mut self.datapath, &self.tables, random);
     }
 
     /// Makes the maps hold what the model holds.
@@ -88,9 +93,8 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Ground {
     fn drop(&mut self) {
-        drop(self.datapath.take());
         let _gone_already = datapath::cleanup(&self.bpffs);
         let _not_mounted = rustix::mount::unmount(&self.bpffs, UnmountFlags::DETACH);
         let _gone_already = fs::remove_dir(&self.cgroup);

@@ -30,6 +30,8 @@ impl Model<'_> {
             self.or_malformed = true;
             return PASS;
         };
+        // A quotation that contradicts itself may be seen through.
+        self.unspecified = quoted.transport + 8 > parse::declared_end(frame, &quoted);
         let key = super::tuple(&quoted, &ports).flip();
         let Some((_, entry)) = self.find(&key).filter(|(_, entry)| entry.hook == self.hook()) else {
             return PASS;

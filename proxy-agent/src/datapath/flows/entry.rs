@@ -45,93 +45,56 @@ pub(crate) struct Side {
     pub(crate) seen: u8,
 }
 
-impl Key for FlowKey4 {
-    type Flow = Flow4;
+macro_rules! key {
+    ($key:ty, $flow:ty, $maps:expr, $filter_position:path) => {
+        impl Key for $key {
+            type Flow = $flow;
 
-    const MAPS: [&'static str; 2] = ["FLOWS4", "NEW_FLOWS4"];
+            const MAPS: [&'static str; 2] = $maps;
 
-    fn source(&self) -> SocketAddr {
-        (self.source, self.source_port).into()
-    }
+            fn source(&self) -> SocketAddr {
+                (self.source, self.source_port).into()
+            }
 
-    fn destination(&self) -> SocketAddr {
-        (self.destination, self.destination_port).into()
-    }
+            fn destination(&self) -> SocketAddr {
+                (self.destination, self.destination_port).into()
+            }
 
-    fn protocol(&self) -> Protocol {
-        self.protocol
-    }
+            fn protocol(&self) -> Protocol {
+                self.protocol
+            }
 
-    fn filter_position(&self, direction: Direction) -> u32 {
-        match direction {
-            Direction::Forward => flow_filter_position4(bytemuck::cast(self.destination), Role::Frontend),
-            Direction::Reply => flow_filter_position4(bytemuck::cast(self.source), Role::Endpoint),
+            fn filter_position(&self, direction: Direction) -> u32 {
+                match direction {
+                    Direction::Forward => $filter_position(bytemuck::cast(self.destination), Role::Frontend),
+                    Direction::Reply => $filter_position(bytemuck::cast(self.source), Role::Endpoint),
+                }
+            }
+
+            fn entry(self, flow: &$flow) -> Entry<Self> {
+                let other = Self {
+                    source: flow.destination,
+                    destination: flow.source,
+                    source_port: flow.destination_port,
+                    destination_port: flow.source_port,
+                    ..self
+                };
+                Entry {
+                    key: self,
+                    other,
+                    direction: flow.direction,
+                    side: Side { last_seen: flow.last_seen, seen: flow.seen },
+                    hook: flow.hook,
+                    peer_hook: flow.peer_hook,
+                    service_port: flow.service_port,
+                }
+            }
         }
-    }
-
-    fn entry(self, flow: &Flow4) -> Entry<Self> {
-        let other = Self {
-            source: flow.destination,
-            destination: flow.source,
-            source_port: flow.destination_port,
-            destination_port: flow.source_port,
-            ..self
-        };
-        Entry {
-            key: self,
-            other,
-            direction: flow.direction,
-            side: Side { last_seen: flow.last_seen, seen: flow.seen },
-            hook: flow.hook,
-            peer_hook: flow.peer_hook,
-            service_port: flow.service_port,
-        }
-    }
+    };
 }
 
-impl Key for FlowKey6 {
-    type Flow = Flow6;
-
-    const MAPS: [&'static str; 2] = ["FLOWS6", "NEW_FLOWS6"];
-
-    fn source(&self) -> SocketAddr {
-        (self.source, self.source_port).into()
-    }
-
-    fn destination(&self) -> SocketAddr {
-        (self.destination, self.destination_port).into()
-    }
-
-    fn protocol(&self) -> Protocol {
-        self.protocol
-    }
-
-    fn filter_position(&self, direction: Direction) -> u32 {
-        match direction {
-            Direction::Forward => flow_filter_position6(bytemuck::cast(self.destination), Role::Frontend),
-            Direction::Reply => flow_filter_position6(bytemuck::cast(self.source), Role::Endpoint),
-        }
-    }
-
-    fn entry(self, flow: &Flow6) -> Entry<Self> {
-        let other = Self {
-            source: flow.destination,
-            destination: flow.source,
-            source_port: flow.destination_port,
-            destination_port: flow.source_port,
-            ..self
-        };
-        Entry {
-            key: self,
-            other,
-            direction: flow.direction,
-            side: Side { last_seen: flow.last_seen, seen: flow.seen },
-            hook: flow.hook,
-            peer_hook: flow.peer_hook,
-            service_port: flow.service_port,
-        }
-    }
-}
+key!(FlowKey4, Flow4, ["FLOWS4", "NEW_FLOWS4"], flow_filter_position4);
+key!(FlowKey6, Flow6, ["FLOWS6", "NEW_FLOWS6"], flow_filter_position6);
 
 #[cfg(test)]
 mod tests {

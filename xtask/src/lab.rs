@@ -46,7 +46,7 @@ use anyhow::{Context, ensure};
 
 pub use self::addr::{Addresses, mapped};
 pub use self::agent::{Agent, AgentSpec};
-pub use self::bpf::XdpPass;
+pub use self::bpf::AttachedProgram;
 pub use self::capture::Capture;
 pub use self::client::{Answer, Failure, Step, TcpSession, UdpSession, Via, ask, ask_within};
 pub use self::interrupt::{exit_on_ctrl_c, wait_if_stopping};

@@ -1,8 +1,6 @@
 //! The lab itself: does it carry traffic, do a node's programs see its pods and nobody else, and
 //! does it leave nothing behind.
 
-#[path = "lab/deny.rs"]
-mod deny;
 #[path = "lab/network.rs"]
 mod network;
 
@@ -147,7 +145,7 @@ fn a_program_on_a_nodes_cgroup_sees_that_node_alone() {
     let answered = || Ok("web-2".to_owned());
     let denied = || Err(ErrorKind::PermissionDenied);
     assert_eq!(everyone(), [answered(), answered(), answered(), answered(), answered()]);
-    let link = deny::connect4(lab.node("node-a").cgroup()).expect("a program is attached");
+    let link = lab.node("node-a").deny_connect4().expect("a program is attached");
     assert_eq!(everyone(), [denied(), denied(), answered(), answered(), answered()]);
     drop(link);
     assert_eq!(everyone(), [answered(), answered(), answered(), answered(), answered()]);

@@ -1,11 +1,13 @@
 //! The few eBPF calls that the lab makes itself, to be independent of the agent.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::Context;
 use nix::net::if_::if_nametoindex;
 
+use super::node::Node;
 use super::place::Place;
 
 // Commands, types and attach points of linux/bpf.h; the flag is of linux/if_link.h.
@@ -13,13 +15,16 @@ const PROG_LOAD: libc::c_int = 5;
 const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
 const TYPE_XDP: u32 = 6;
+const TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+const AT_CGROUP_INET4_CONNECT: u32 = 10;
 const AT_XDP: u32 = 37;
 const AT_TCX: [u32; 2] = [46, 47];
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+const ANSWER_XDP_PASS: u32 = 2;
 
-/// The smallest XDP program there is, on a link: it lets everything pass. It goes when this is dropped.
+/// A program on one of the lab's links or cgroups. It goes when this is dropped.
 #[derive(Debug)]
-pub struct XdpPass {
+pub struct AttachedProgram {
     _link: OwnedFd,
 }
 
@@ -61,8 +66,8 @@ struct ProgQuery {
 impl Place {
     /// Puts a program on a link that does nothing. A veth takes the frames that a program of its peer sends back
     /// (`XDP_TX`) only when it has one itself.
-    pub fn let_xdp_pass(&self, link: &str) -> anyhow::Result<XdpPass> {
-        let attached = self.run(|| attach_pass(link));
+    pub fn let_xdp_pass(&self, link: &str) -> anyhow::Result<AttachedProgram> {
+        let attached = self.run(|| XDP_PASS.attach(if_nametoindex(link)?));
         attached.with_context(|| format!("an XDP program on {link} in {}", self.name()))
     }
 
@@ -76,24 +81,50 @@ impl Place {
     }
 }
 
-fn attach_pass(link: &str) -> io::Result<XdpPass> {
-    // BPF_MOV64_IMM(r0, XDP_PASS), BPF_EXIT: eight bytes each.
-    let code: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
-    let mut load = ProgLoad {
-        kind: TYPE_XDP,
-        instructions: 2,
-        code: code.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        ..ProgLoad::default()
-    };
-    let program = descriptor(bpf(PROG_LOAD, &mut load)?)?;
-    let mut create = LinkCreate {
-        program: program.as_raw_fd().unsigned_abs(),
-        target: if_nametoindex(link)?,
-        attach_type: AT_XDP,
-        flags: XDP_FLAGS_DRV_MODE,
-    };
-    Ok(XdpPass { _link: descriptor(bpf(LINK_CREATE, &mut create)?)? })
+impl Node {
+    /// Puts a program on the cgroup that denies connect() to IPv4 addresses.
+    pub fn deny_connect4(&self) -> anyhow::Result<AttachedProgram> {
+        let cgroup = self.cgroup();
+        let attached = File::open(cgroup).and_then(|cgroup| DENY.attach(cgroup.as_raw_fd().unsigned_abs()));
+        attached.with_context(|| format!("a program that denies connect() on {}", cgroup.display()))
+    }
+}
+
+/// A program of two instructions, which always answers the same, and where it goes.
+struct Constant {
+    kind: u32,
+    attach_type: u32,
+    flags: u32,
+    answer: u32,
+}
+
+const XDP_PASS: Constant =
+    Constant { kind: TYPE_XDP, attach_type: AT_XDP, flags: XDP_FLAGS_DRV_MODE, answer: ANSWER_XDP_PASS };
+const DENY: Constant =
+    Constant { kind: TYPE_CGROUP_SOCK_ADDR, attach_type: AT_CGROUP_INET4_CONNECT, flags: 0, answer: 0 };
+
+impl Constant {
+    /// Loads it and attaches it to a link, by its index, or to a cgroup, by its file descriptor.
+    fn attach(&self, target: u32) -> io::Result<AttachedProgram> {
+        // BPF_MOV64_IMM(r0, answer), BPF_EXIT: eight bytes each.
+        let code: [u64; 2] = [0x0000_0000_0000_00b7 | u64::from(self.answer) << 32, 0x0000_0000_0000_0095];
+        let mut load = ProgLoad {
+            kind: self.kind,
+            instructions: 2,
+            code: code.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            attach_type: self.attach_type,
+            ..ProgLoad::default()
+        };
+        let program = descriptor(bpf(PROG_LOAD, &mut load)?)?;
+        let mut create = LinkCreate {
+            program: program.as_raw_fd().unsigned_abs(),
+            target,
+            attach_type: self.attach_type,
+            flags: self.flags,
+        };
+        Ok(AttachedProgram { _link: descriptor(bpf(LINK_CREATE, &mut create)?)? })
+    }
 }
 
 fn count_programs(link: &str, attach_type: u32) -> io::Result<u32> {

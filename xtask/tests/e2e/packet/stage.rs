@@ -1,7 +1,7 @@
 //! Two nodes with a client and an endpoint each, hosts that serve too, and a client outside.
 
 use serde_json::Value;
-use xtask::lab::{AgentSpec, Capture, Node, Offload, Place, SctpServer, Server, XdpPass};
+use xtask::lab::{AgentSpec, AttachedProgram, Capture, Node, Offload, Place, SctpServer, Server};
 
 use super::exposed::NETWORKS;
 use crate::{
@@ -17,7 +17,7 @@ const NODES: &[(&str, &[&str])] = &[("node-a", &["client-a", "web-a"]), ("node-b
 pub(crate) struct Stage {
     _captures: Vec<Capture>,
     _servers: Vec<(Server, SctpServer)>,
-    xdp: Vec<XdpPass>,
+    xdp: Vec<AttachedProgram>,
     pub(crate) world: World,
     pub(crate) outside: Place,
 }

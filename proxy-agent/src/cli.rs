@@ -31,11 +31,11 @@ enum Command {
     /// Show what would be programmed for a folder of manifests; needs no privileges.
     Plan(plan::Args),
     /// Show the frontends that the pinned maps hold now.
-    Services(services::Args),
+    Services(output::ViewArgs),
     /// Show the endpoints that the pinned maps hold now.
-    Backends(backends::Args),
+    Backends(output::ViewArgs),
     /// Show the node's links as the programs see them, and what is attached to each.
-    Links(links::Args),
+    Links(output::ViewArgs),
     /// Show the flows of the packet path that the pinned maps hold now.
     Flows(flows::Args),
     /// Remove every pin and link: the node is then without service routing.

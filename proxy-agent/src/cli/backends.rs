@@ -2,20 +2,10 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use super::output::{Format, PinArgs, print_json, print_table};
+use super::output::{Format, ViewArgs, print_json, print_table};
 use crate::datapath::{self, BackendView};
 
-/// Arguments of `proxy-agent backends`.
-#[derive(clap::Args, Debug)]
-pub(super) struct Args {
-    #[command(flatten)]
-    pins: PinArgs,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
-}
-
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(super) fn run(args: ViewArgs) -> anyhow::Result<()> {
     let backends = datapath::inspect(&args.pins.bpffs)?.backends;
     match args.output {
         Format::Json => print_json(&json!({ "backends": backends })),

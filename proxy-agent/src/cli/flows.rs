@@ -14,7 +14,7 @@ use serde::{
 
 use super::{
     durations::LifetimeArgs,
-    output::{Format, PinArgs, print_json},
+    output::{Format, ViewArgs, print_json},
 };
 use crate::{
     datapath::{self, FlowView, Flows, Lifetimes},
@@ -25,10 +25,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     #[command(flatten)]
-    pins: PinArgs,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
+    view: ViewArgs,
     /// Only the flows of one Service.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     service: Option<String>,
@@ -41,7 +38,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let bpffs = &args.pins.bpffs;
+    let bpffs = &args.view.pins.bpffs;
     let listing = Listing {
         flows: Flows::open(bpffs)?,
         services: datapath::service_names(bpffs)?,
@@ -54,7 +51,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     {
         bail!("--service {service}: write it as NAMESPACE/NAME, such as default/{service}");
     }
-    match args.output {
+    match args.view.output {
         Format::Json => print_json(&Document { flows: &listing }),
         Format::Table => {
             let mut out = io::BufWriter::new(io::stdout().lock());

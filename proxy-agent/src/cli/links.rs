@@ -1,23 +1,13 @@
 use anyhow::Context;
 use serde_json::json;
 
-use super::output::{Format, PinArgs, print_json, print_table};
+use super::output::{Format, ViewArgs, print_json, print_table};
 use crate::{
     datapath::{self, LinkView},
     links,
 };
 
-/// Arguments of `proxy-agent links`.
-#[derive(clap::Args, Debug)]
-pub(super) struct Args {
-    #[command(flatten)]
-    pins: PinArgs,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
-}
-
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(super) fn run(args: ViewArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let facts = runtime.context("starting a runtime for netlink")?.block_on(links::read_once())?;
     let links = datapath::inspect_links(&args.pins.bpffs, &facts)?;

@@ -26,6 +26,16 @@ pub(super) struct PinArgs {
     pub(super) bpffs: PathBuf,
 }
 
+/// Arguments of every subcommand that shows what is pinned.
+#[derive(clap::Args, Debug)]
+pub(super) struct ViewArgs {
+    #[command(flatten)]
+    pub(super) pins: PinArgs,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Format,
+}
+
 /// Prints `value` as indented JSON.
 pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -3,20 +3,10 @@ use std::net::SocketAddr;
 use proxy_common::Counters;
 use serde_json::json;
 
-use super::output::{Format, PinArgs, print_json, print_table};
+use super::output::{Format, ViewArgs, print_json, print_table};
 use crate::datapath::{self, EndpointView, FrontendView, Snapshot};
 
-/// Arguments of `proxy-agent services`.
-#[derive(clap::Args, Debug)]
-pub(super) struct Args {
-    #[command(flatten)]
-    pins: PinArgs,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
-}
-
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(super) fn run(args: ViewArgs) -> anyhow::Result<()> {
     let Snapshot { counters, frontends, .. } = datapath::inspect(&args.pins.bpffs)?;
     match args.output {
         Format::Json => print_json(&json!({ "counters": counters_json(&counters), "frontends": frontends })),

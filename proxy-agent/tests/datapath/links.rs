@@ -234,11 +234,8 @@ fn more_news_than_the_kernel_keeps_do_no_harm() {
     }
     let network = Network::new();
     let index = network.veth("eth0");
-    let (sender, mut facts) = tokio::sync::watch::channel(None);
-    network.block_on(async {
-        tokio::spawn(links::watch(sender));
-        facts.changed().await.unwrap();
-    });
+    let mut facts = network.watch();
+    network.block_on(facts.changed()).unwrap();
     // On a thread of its own, in the same namespace: nobody reads the news meanwhile.
     let flood = std::thread::spawn(move || {
         let other = Network::here();
@@ -273,8 +270,7 @@ fn a_new_address_is_known_in_no_time() {
     }
     let network = Network::new();
     let index = network.veth("eth0");
-    let (sender, mut facts) = tokio::sync::watch::channel(None);
-    network.block_on(async { drop(tokio::spawn(links::watch(sender))) });
+    let mut facts = network.watch();
     let mut next = || {
         let start = Instant::now();
         let next = async {

@@ -6,14 +6,17 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use proxy_agent::links::{Link, Topology};
+use proxy_agent::links::{self, Facts, Link, Topology};
 use proxy_common::LinkRole;
 use rtnetlink::{
     Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
     packet_route::tc::{TcAttribute, TcFilterU32Option, TcHandle, TcU32Key, TcU32Selector},
 };
 use rustix::thread::UnshareFlags;
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::Runtime,
+    sync::watch::{Receiver, channel},
+};
 
 /// Every protocol, in network order.
 const ETH_P_ALL: u16 = 3_u16.to_be();
@@ -45,6 +48,13 @@ impl Network {
 
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// What the agent hears of the namespace's links, while something runs in [`Self::block_on`].
+    pub(crate) fn watch(&self) -> Receiver<Option<Facts>> {
+        let (sender, facts) = channel(None);
+        self.block_on(async { drop(tokio::spawn(links::watch(sender))) });
+        facts
     }
 
     /// A veth pair that is up; the index of its first end.

@@ -19,12 +19,15 @@ use anyhow::Result;
 use super::{report::Report, verifier, write};
 use setting::Setting;
 
+/// The agent's own, for each IP family.
+const DEFAULT_MAX_FLOWS: u32 = 262_144;
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Numbers of Services in the cluster.
     services: Vec<usize>,
-    /// Numbers of flows that the map holds meanwhile.
+    /// Numbers of flows to another node, and as many to this one, that a packet's own is one of.
     flows: Vec<u32>,
     /// Runs of each kind.
     runs: u32,
@@ -52,8 +55,10 @@ impl Options {
 /// When the lab cannot be made (it needs root), the agent does not start, or the JSON cannot be written.
 pub fn run(agent: &Path, options: &Options, json: Option<&Path>) -> Result<()> {
     let mut report = Report::default();
+    // Those of each number stay, beside those of the numbers before.
+    let flows = (2 * options.flows.iter().sum::<u32>()).max(DEFAULT_MAX_FLOWS).to_string();
     for (number, services) in options.services.iter().enumerate() {
-        let setting = Setting::new(agent, *services, &["--xdp", "native"])?;
+        let setting = Setting::new(agent, *services, &["--xdp", "native", "--max-flows", &flows])?;
         nanoseconds::measure(&setting, *services, options, &mut report)?;
         if number == 0 {
             verifier::measure(&setting.agent, &mut report)?;

@@ -16,14 +16,17 @@ use crate::{
     lab::Stream,
 };
 
+/// Where the endpoint is asked without a node port. Not at the Service's own port: a client that has one of its ports in
+/// use at the node port cannot use it there as well (README, limits).
+const DIRECT: u16 = TARGET + 1;
 const TRANSFER: Duration = Duration::from_millis(500);
 
 pub(super) fn measure(setting: &Setting, rounds: usize, report: &mut Report) -> Result<()> {
     let pod = setting.lab.pod("near");
-    let _server = pod.serve(TARGET)?;
+    let _servers = [pod.serve(TARGET)?, pod.serve(DIRECT)?];
     for (family, name) in [(0, "IPv4"), (1, "IPv6")] {
         let to = setting.node_port(family, NEAR);
-        let direct = SocketAddr::new(pod.addresses().both()[family], TARGET);
+        let direct = SocketAddr::new(pod.addresses().both()[family], DIRECT);
         let seconds = |to: SocketAddr| setting.outside.run(|| burst(to));
         compare(
             report,

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod check;
+mod image;
 mod run;
 mod test;
 mod vm;
@@ -29,6 +30,8 @@ enum Command {
     Test(test::Args),
     /// Format, clippy and documentation, with warnings as errors.
     Check(check::Args),
+    /// Build, then make the container image, without a container engine.
+    Image(image::Args),
     /// Build, then measure what the socket path costs and how fast the agent programs it; needs root.
     Bench(bench::Args),
     /// Build, then run the end-to-end tests on other kernels, in virtual machines.
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Vm(args) => vm::run(&args),
     };

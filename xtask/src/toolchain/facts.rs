@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub(super) debian_clippy: bool,
     /// bpftool is there.
     pub(super) bpftool: bool,
+    /// Python with pip is there.
+    pub(super) pip: bool,
     /// apt-get is there, and the system calls itself Debian or like Debian.
     pub(super) debian: bool,
     /// We may install packages.
@@ -68,6 +70,7 @@ impl Facts {
                 && Path::new(LLVM_PREFIX).join("include/llvm-c/Core.h").is_file(),
             debian_clippy: Path::new(DEBIAN_CLIPPY).is_file(),
             bpftool: on_path("bpftool").is_some() || Path::new("/usr/sbin/bpftool").is_file(),
+            pip: output("python3", &["-m", "pip", "--version"]).is_some(),
             debian: on_path("apt-get").is_some()
                 && fs::read_to_string("/etc/os-release").is_ok_and(|text| is_debian(&text)),
             root: nix::unistd::geteuid().is_root(),

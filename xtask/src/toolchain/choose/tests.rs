@@ -13,6 +13,7 @@ fn with_nightly() -> Facts {
         nightly_src: true,
         path_linker: linker("/path/bpf-linker", LINKER),
         bpftool: true,
+        pip: true,
         ..Facts::default()
     }
 }
@@ -31,6 +32,7 @@ fn full_debian() -> Facts {
         llvm_dev: true,
         debian_clippy: true,
         bpftool: true,
+        pip: true,
         ..fresh_debian()
     }
 }
@@ -76,7 +78,7 @@ fn a_fresh_debian_gets_everything_its_purpose_needs() {
     let build = ["rustc-web", "rust-web-src", "llvm-22-dev"];
     let with = |extra: &[&'static str]| [&build[..], extra, &["(linker)"]].concat();
     assert_eq!(names(&choose(&fresh_debian(), Purpose::Build)), with(&[]));
-    assert_eq!(names(&choose(&fresh_debian(), Purpose::Test)), with(&["bpftool"]));
+    assert_eq!(names(&choose(&fresh_debian(), Purpose::Test)), with(&["bpftool", "python3-pip"]));
     assert_eq!(names(&choose(&fresh_debian(), Purpose::Check)), with(&["rust-web-clippy"]));
 }
 

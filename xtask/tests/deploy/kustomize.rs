@@ -68,3 +68,18 @@ fn kind_reaches_its_control_plane_by_name() {
     assert_eq!(container(&objects)["image"], "ferroute:dev", "what `cargo xtask image` makes");
     assert_eq!(container(&objects)["securityContext"]["privileged"], true, "a kind node has no bpffs");
 }
+
+#[test]
+fn what_is_left_on_nodes_is_taken_off_by_the_same_image() {
+    let objects = kustomize("cleanup");
+    let daemon = &objects[&("DaemonSet".to_owned(), "ferroute-cleanup".to_owned())];
+    let pod = &daemon["spec"]["template"]["spec"];
+    let cleanup = &pod["initContainers"][0];
+    assert_eq!(cleanup["image"], container(&kustomize("base"))["image"]);
+    assert_eq!(cleanup["command"], json!(["/usr/local/bin/proxy-agent", "cleanup"]));
+    let base = kustomize("base");
+    let base = &daemon_set(&base)["spec"]["template"]["spec"];
+    for field in ["nodeSelector", "tolerations", "hostNetwork"] {
+        assert_eq!(pod[field], base[field], "on every node where an agent was: {field}");
+    }
+}

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod demo;
 pub mod ebpf;
 pub mod image;
+pub mod kind;
 pub mod lab;
 pub mod progress;
 pub mod toolchain;

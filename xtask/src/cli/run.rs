@@ -4,19 +4,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use clap::ArgGroup;
 
 use crate::build;
 use crate::demo;
+use crate::kind::KindNode;
 use crate::progress::say;
 use crate::toolchain::Purpose;
 use crate::workspace::Workspace;
 
 /// Arguments of `cargo xtask run`.
 #[derive(clap::Args, Debug)]
+#[command(group = ArgGroup::new("cluster").args(["kubeconfig", "kind"]))]
 pub(super) struct Args {
     /// Serve the Services of this cluster on this machine, instead of the demonstration.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Serve the Services of a kind cluster on this node of it, a container on this machine.
+    #[arg(long, value_name = "NODE", conflicts_with = "kubeconfig")]
+    kind: Option<String>,
+    /// The container engine that kind uses.
+    #[arg(long, value_name = "PROGRAM", default_value = "docker")]
+    engine: OsString,
     /// This machine's name in the cluster; otherwise NODE_NAME or the host name.
     #[arg(long, value_name = "NAME", requires = "kubeconfig")]
     node_name: Option<String>,
@@ -27,15 +36,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", requires = "kubeconfig")]
     bpffs: Option<PathBuf>,
     /// More arguments for `proxy-agent run`.
-    #[arg(last = true, requires = "kubeconfig")]
+    #[arg(last = true, requires = "cluster")]
     rest: Vec<OsString>,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let agent = build::everything(&Workspace::find()?, Purpose::Build)?;
-    match &args.kubeconfig {
-        None => demo::run(&agent),
-        Some(kubeconfig) => serve(&agent, kubeconfig, args),
+    match (&args.kubeconfig, &args.kind) {
+        (Some(kubeconfig), _) => serve(&agent, kubeconfig, args),
+        (None, Some(node)) => KindNode::find(&args.engine, node)?.serve(&agent, &args.rest),
+        (None, None) => demo::run(&agent),
     }
 }
 
@@ -95,5 +105,10 @@ mod tests {
         assert!(Line::try_parse_from(["run"]).is_ok());
         assert!(Line::try_parse_from(["run", "--cgroup", "/c"]).is_err());
         assert!(Line::try_parse_from(["run", "--", "--log-level", "debug"]).is_err());
+        assert!(Line::try_parse_from(["run", "--kind", "worker", "--", "--log-level", "debug"]).is_ok());
+        assert!(
+            Line::try_parse_from(["run", "--kind", "worker", "--kubeconfig", "k"]).is_err(),
+            "one cluster"
+        );
     }
 }

@@ -33,7 +33,11 @@ pub(super) fn config(layer: &Blob) -> Blob {
     let document = json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": { "Entrypoint": ["/usr/local/bin/proxy-agent"], "Cmd": ["run"] },
+        "config": {
+            "Env": ["PATH=/usr/local/bin"],
+            "Entrypoint": ["/usr/local/bin/proxy-agent"],
+            "Cmd": ["run"],
+        },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", layer.sha256())] },
     });
     Blob { media_type: "application/vnd.oci.image.config.v1+json", bytes: document.to_string().into() }

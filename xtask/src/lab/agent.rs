@@ -56,6 +56,13 @@ impl AgentSpec {
         }
     }
 
+    /// Another binary, from now on.
+    #[must_use]
+    pub fn binary(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
+    }
+
     /// Another argument for `run`.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {

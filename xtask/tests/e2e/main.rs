@@ -10,6 +10,7 @@ mod changes;
 mod fixture;
 mod helpers;
 mod hints;
+mod image;
 mod inspection;
 mod lifecycle;
 mod limits;

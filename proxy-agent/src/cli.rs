@@ -9,6 +9,7 @@ mod node_name;
 mod output;
 mod plan;
 mod planning;
+mod privileges;
 mod run;
 mod services;
 

@@ -43,6 +43,7 @@ use self::{
 use crate::{
     links::Topology,
     plan::{PlanChange, ServicePortId, ServicePortPlan},
+    privileges::Privileges,
 };
 
 pub use attach::{AttachedView, LinkOptions, LinkView, TcMode, WorkloadLinks, XdpMode, inspect_links};
@@ -77,6 +78,8 @@ pub struct Options {
     pub source_ports: Option<SourcePorts>,
     /// For how long flows of the packet path are kept without a packet.
     pub lifetimes: Lifetimes,
+    /// What threads of the data path keep for their work.
+    pub privileges: Privileges,
 }
 
 impl Default for Options {
@@ -89,6 +92,7 @@ impl Default for Options {
             links: LinkOptions::default(),
             source_ports: None,
             lifetimes: Lifetimes::default(),
+            privileges: Privileges::Keep,
         }
     }
 }
@@ -139,7 +143,7 @@ impl Datapath {
         let counters = layout.path("COUNTERS");
         let counters = sys::open_pin(&counters).map_err(Error::path("opening", counters))?;
         let flows = Flows::open_pins(|map| layout.path(map))?;
-        let collector = Collector::start(flows, counters, options.lifetimes)?;
+        let collector = Collector::start(flows, counters, options.lifetimes, options.privileges)?;
         let mut programmer = Programmer::new(maps, capacities, contents, sys::random_u32());
         programmer.tables.trim();
         tracing::info!(

@@ -10,6 +10,7 @@ pub mod datapath;
 pub mod links;
 pub mod logging;
 pub mod plan;
+pub mod privileges;
 pub mod run;
 pub mod source;
 pub mod state;

@@ -2,15 +2,18 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::value_parser;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{durations::LifetimeArgs, node_name::node_name, planning::PlanArgs};
+use super::{
+    durations::LifetimeArgs, node_name::node_name, planning::PlanArgs, privileges::PrivilegeArgs,
+};
 use crate::{
     datapath::{
         self, Capacities, DEFAULT_BPFFS, Datapath, LinkOptions, SourcePorts, TcMode, WorkloadLinks, XdpMode,
     },
     links::Uplinks,
     logging,
+    privileges::{Duty, on_refusal, warn_of},
     run::{self, Counters, Source},
 };
 
@@ -99,6 +102,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "FIRST-LAST")]
     source_ports: Option<SourcePorts>,
 
+    #[command(flatten)]
+    privileges: PrivilegeArgs,
+
     /// How much to log, to standard error.
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
     log_level: logging::Level,
@@ -119,6 +125,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     info!(version = env!("CARGO_PKG_VERSION"), node = node_name, ?source, "starting");
     let mut datapath = Datapath::open(&options).context("opening the data path")?;
+    // Before there are threads that are not limited, and before anything is read from outside.
+    warn_of(options.privileges.limit(Duty::Serve));
     // One thread: the source hands its changes to the loop without waking another, and there is one heap to
     // keep small. The loop holds it for the few hundred microseconds that a change takes.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -126,10 +134,28 @@ pub(super) fn run(args: Args) -> Result<()> {
         .build()
         .context("starting the agent's runtime")?;
     let counters = Arc::new(Counters::default());
+    runtime.spawn(tell_refusals());
     let ended = runtime.block_on(run::run(&mut datapath, source, &node_name, config, args.uplinks, counters));
     // A file or a name that is still being read, from a server that does not answer, is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// Says which system calls are refused, each once.
+async fn tell_refusals() {
+    let told = async {
+        let mut refusals = on_refusal()?;
+        loop {
+            let number = refusals.next().await?;
+            warn!(
+                number,
+                "a system call was refused that the agent was not expected to make (`ausyscall NUMBER` names it): please \
+                 report it; --privileges keep lets it through"
+            );
+        }
+    };
+    let Err(error): std::io::Result<std::convert::Infallible> = told.await;
+    warn!("system calls that are refused will not be told: {error}");
 }
 
 impl Args {
@@ -154,6 +180,7 @@ impl Args {
             links: LinkOptions { tc: self.tc, xdp: self.xdp, workload: self.workload_links },
             source_ports: self.source_ports,
             lifetimes: self.lifetimes.lifetimes(),
+            privileges: self.privileges.privileges(),
         }
     }
 }
@@ -165,7 +192,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::datapath::Lifetimes;
+    use crate::{
+        datapath::Lifetimes,
+        privileges::{Privileges, Unexpected},
+    };
 
     #[derive(Parser, Debug)]
     struct Command {
@@ -206,6 +236,8 @@ mod tests {
         assert_eq!((options.capacities.flows, options.capacities.new_flows), (1000, 32_768));
         let lifetimes = Lifetimes { udp: Duration::from_secs(90), ..Lifetimes::default() };
         assert_eq!(options.lifetimes, lifetimes, "those that were not asked for are as documented");
+        assert_eq!(options.privileges, Privileges::Drop(Unexpected::Refuse), "unless asked to keep them");
+        assert_eq!(parse(&["--privileges", "keep"]).unwrap().datapath().privileges, Privileges::Keep);
         assert!(parse(&["--max-flows", "100000000"]).is_err(), "more than the kernel can");
         assert!(parse(&["--conntrack-tcp-timeout-established", "1"]).is_err(), "without a unit");
     }

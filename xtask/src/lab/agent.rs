@@ -90,6 +90,8 @@ impl AgentSpec {
         command.arg("run").args(&self.source).arg("--node-name").arg(self.node.name());
         command.arg("--cgroup").arg(self.node.cgroup()).arg("--bpffs").arg(self.node.bpffs());
         command.args(["--log-format", "json"]).args(&self.arguments);
+        // A system call that its lists lack is a bug, and must not pass for a denied one.
+        command.env("FERROUTE_UNEXPECTED_SYSTEM_CALL", "abort");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::die_with_this_thread(&mut command);

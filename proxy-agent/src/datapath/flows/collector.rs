@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Flows, Lifetimes, Pass, monotonic_now, watch::Watch};
-use crate::datapath::{Error, maps::sum_counters};
+use crate::{
+    datapath::{Error, maps::sum_counters},
+    privileges::{Duty, Privileges, warn_of},
+};
 
 /// Between two passes, and between two when a map is filling up.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -31,13 +34,21 @@ impl Collector {
     ///
     /// # Errors
     /// The counters cannot be read, or no thread can be made.
-    pub(crate) fn start(flows: Flows, counters: OwnedFd, lifetimes: Lifetimes) -> Result<Self, Error> {
+    pub(crate) fn start(
+        flows: Flows,
+        counters: OwnedFd,
+        lifetimes: Lifetimes,
+        privileges: Privileges,
+    ) -> Result<Self, Error> {
         let watch = Watch::new(sum_counters(&counters)?);
         let (stop, stopped) = mpsc::channel();
         let work = Work { flows, counters, lifetimes, watch, looked_for_halves: None, stopped };
         let thread = thread::Builder::new()
             .name("flows".to_owned())
-            .spawn(move || work.run())
+            .spawn(move || {
+                warn_of(privileges.limit(Duty::Serve));
+                work.run();
+            })
             .map_err(|source: io::Error| Error::Thread { what: "lets go of expired flows", source })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }

@@ -47,6 +47,7 @@ use crate::{
 };
 
 pub use attach::{AttachedView, LinkOptions, LinkView, TcMode, WorkloadLinks, XdpMode, inspect_links};
+pub use cgroup::{Because, of_node};
 pub use error::Error;
 pub use flows::{Carried, Fill, FlowView, Flows, Lifetimes, Pass, monotonic_now};
 pub use hooks::{Hook, LinkHook};
@@ -66,7 +67,7 @@ pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/ferroute";
 pub struct Options {
     /// Directory for the pins; a bpffs is mounted there when it is not on one.
     pub bpffs: PathBuf,
-    /// The cgroup whose processes are served; `None` is the root of the cgroup v2 hierarchy.
+    /// The cgroup whose processes are served; `None` is that of the whole node.
     pub cgroup: Option<PathBuf>,
     /// How much the maps hold.
     pub capacities: Capacities,
@@ -150,6 +151,7 @@ impl Datapath {
             service_ports = programmer.len(),
             maps = %layout.directory().display(),
             cgroup = %cgroup.path.display(),
+            because = %cgroup.because,
             "data path opened"
         );
         let stats = programs.stats().to_vec();

@@ -4,9 +4,7 @@ use anyhow::{Context, Result};
 use clap::value_parser;
 use tracing::{info, warn};
 
-use super::{
-    durations::LifetimeArgs, node_name::node_name, planning::PlanArgs, privileges::PrivilegeArgs,
-};
+use super::{durations::LifetimeArgs, node_name::node_name, planning::PlanArgs, privileges::PrivilegeArgs};
 use crate::{
     datapath::{
         self, Capacities, DEFAULT_BPFFS, Datapath, LinkOptions, SourcePorts, TcMode, WorkloadLinks, XdpMode,
@@ -38,7 +36,7 @@ pub(super) struct Args {
     #[command(flatten)]
     planning: PlanArgs,
 
-    /// cgroup v2 directory whose processes are served [default: the cgroup v2 mount].
+    /// cgroup v2 directory whose processes are served [default: that of the whole node, found].
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
 

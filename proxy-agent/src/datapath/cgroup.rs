@@ -1,10 +1,23 @@
+//! The cgroup at which the programs for sockets stand: whatever is below it is served.
+
+mod choose;
+mod evidence;
+mod mount;
+
 use std::{
+    fmt,
     fs::File,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use super::{Error, mounts};
+use self::choose::{Choice, choose};
+use super::Error;
+
+pub(crate) use mount::unmount;
+
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+const CGROUP_SUPER_MAGIC: u64 = 0x0027_e0eb;
 
 /// The cgroup whose processes' sockets are served, with all cgroups below it.
 #[derive(Debug)]
@@ -13,40 +26,96 @@ pub(crate) struct Cgroup {
     pub(crate) directory: File,
     /// What the kernel calls the cgroup by.
     pub(crate) id: u64,
+    pub(crate) because: Because,
 }
 
-impl Cgroup {
-    /// Opens the cgroup at `path`, or the root of the cgroup v2 hierarchy for `None`.
-    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Error> {
-        const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
-        /// The kernel numbers the directories of the hierarchy from 1, its root.
-        const ROOT: u64 = 1;
-        let looked_up = path.is_none();
-        let path = match path {
-            Some(path) => path.to_owned(),
-            None => mounted()?,
-        };
-        let directory = File::open(&path).map_err(Error::path("opening cgroup", &path))?;
-        let kind = rustix::fs::fstatfs(&directory)
-            .map_err(|error| Error::path("inspecting cgroup", &path)(error.into()))?;
-        if u64::try_from(kind.f_type).ok() != Some(CGROUP2_SUPER_MAGIC) {
-            return Err(Error::NotACgroup(path));
-        }
-        let id = directory.metadata().map_err(Error::path("inspecting cgroup", &path))?.ino();
-        if looked_up && id != ROOT {
-            tracing::warn!(
-                cgroup = %path.display(),
-                "this is not the root of the hierarchy, but what a container sees as one: only processes below \
-                 it are served; mount the host's /sys/fs/cgroup into the container, or name a directory with --cgroup"
-            );
-        }
-        Ok(Self { path, directory, id })
+/// Why a cgroup is the one of the whole node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// `--cgroup` says so.
+    Given,
+    /// It is the root of the kernel's hierarchy.
+    Root,
+    /// It is the topmost that is mounted, and above all that this container sees as its own: the root of a node that is
+    /// itself a container, as those of kind are.
+    Above,
+    /// It is the root of a container in which an init system runs, or the agent in a cgroup of its own: such a node, seen
+    /// from the inside.
+    Node,
+    /// The agent mounted it, as process 1 sees it.
+    Mounted,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Given => "--cgroup names it",
+            Self::Root => "it is the root of the hierarchy",
+            Self::Above => "it is the topmost mounted here: the node is itself a container",
+            Self::Node => "the agent runs on a node that is itself a container, and it is that one's root",
+            Self::Mounted => "it was not mounted here, so the agent mounted it",
+        })
     }
 }
 
-/// Where the cgroup v2 hierarchy is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside version 1.
-fn mounted() -> Result<PathBuf, Error> {
-    mounts::of_kind(&mounts::read()?, b"cgroup2").next().map(|mount| mount.point).ok_or(Error::NoCgroup)
+impl Cgroup {
+    /// Opens the cgroup at `path`, or that of the whole node for `None`.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Error> {
+        let Some(path) = path else {
+            let (path, because) = of_node()?;
+            return Self::at(path, because);
+        };
+        let cgroup = Self::at(path.to_owned(), Because::Given)?;
+        let evidence = evidence::read()?;
+        if evidence.is_only_the_containers(cgroup.id) {
+            tracing::warn!(
+                cgroup = %path.display(),
+                "--cgroup names what this container sees as the root, but is its own cgroup: only the container itself is \
+                 served; mount the host's /sys/fs/cgroup, at /host/sys/fs/cgroup for example"
+            );
+        }
+        Ok(cgroup)
+    }
+
+    fn at(path: PathBuf, because: Because) -> Result<Self, Error> {
+        let refused = |what: String| Error::NotACgroup { path: path.clone(), what, instead: mounted() };
+        let directory =
+            File::open(&path).map_err(|error| refused(format!("it cannot be opened ({error})")))?;
+        let kind = rustix::fs::fstatfs(&directory)
+            .map_err(|error| Error::path("inspecting cgroup", &path)(error.into()))?;
+        match u64::try_from(kind.f_type) {
+            Ok(CGROUP2_SUPER_MAGIC) => {}
+            Ok(CGROUP_SUPER_MAGIC) => return Err(refused("it is of cgroup version 1".to_owned())),
+            _ => return Err(refused("it is on no cgroup file system".to_owned())),
+        }
+        let metadata = directory.metadata().map_err(Error::path("inspecting cgroup", &path))?;
+        if !metadata.is_dir() {
+            return Err(refused("it is a file".to_owned()));
+        }
+        Ok(Self { path, directory, id: metadata.ino(), because })
+    }
+}
+
+/// The cgroup of the whole node, as it is to be found from here, and why it is that. Mounts it where it has to.
+///
+/// # Errors
+/// [`Error::NoCgroup`], which says what to mount.
+pub fn of_node() -> Result<(PathBuf, Because), Error> {
+    let without = match choose(&evidence::read()?) {
+        Choice::Take(path, because) => return Ok((path, because)),
+        Choice::Without(without) => without,
+    };
+    match mount::mount() {
+        Ok(path) => Ok((path, Because::Mounted)),
+        Err(why_not) => Err(Error::NoCgroup { without: without.to_string(), why_not }),
+    }
+}
+
+/// Where cgroup v2 is mounted, for an error.
+fn mounted() -> String {
+    let mounts = evidence::read().map(|evidence| evidence.mounts).unwrap_or_default();
+    let points: Vec<String> = mounts.iter().map(|mount| mount.point.display().to_string()).collect();
+    if points.is_empty() { "none is mounted".to_owned() } else { format!("mounted at {}", points.join(", ")) }
 }
 
 #[cfg(test)]
@@ -54,8 +123,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_directory_is_no_cgroup() {
-        let error = Cgroup::open(Some(Path::new("/proc"))).unwrap_err();
-        assert!(error.to_string().contains("--cgroup"), "{error}");
+    fn what_is_no_cgroup_is_refused_with_a_hint() {
+        for (path, why) in [("/proc", "no cgroup file system"), ("/does/not/exist", "No such file")] {
+            let error = Cgroup::open(Some(Path::new(path))).unwrap_err().to_string();
+            assert!(error.contains("--cgroup") && error.contains(path) && error.contains(why), "{error}");
+        }
     }
 }

@@ -86,15 +86,32 @@ pub enum Error {
     /// Too few ports for packets that are sent in a client's place.
     #[error("{0}: name a range that no socket of this node uses with --source-ports FIRST-LAST")]
     SourcePorts(String),
-    /// No cgroup v2 hierarchy.
+    /// The cgroup of the whole node cannot be found.
     #[error(
-        "no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or \
-         name a directory of one with --cgroup"
+        "{without}, and the agent cannot mount what is missing ({why_not}): in a pod, mount the host's \
+         /sys/fs/cgroup as a hostPath volume, at /host/sys/fs/cgroup for example, where it is found; on a host \
+         with cgroup version 1, `mount -t cgroup2 none /sys/fs/cgroup/unified`; or name a directory with --cgroup"
     )]
-    NoCgroup,
+    NoCgroup {
+        /// What there is instead.
+        without: String,
+        /// Why the agent could not mount it.
+        why_not: String,
+    },
     /// A directory that is not a cgroup.
-    #[error("{} is not a directory of a cgroup v2 hierarchy: name one with --cgroup", .0.display())]
-    NotACgroup(PathBuf),
+    #[error(
+        "{} is not a directory of a cgroup v2 hierarchy: {what}; name one with --cgroup ({instead}), or leave the flag \
+         out: the node's is found by itself",
+        path.display()
+    )]
+    NotACgroup {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// Where there is one.
+        instead: String,
+    },
     /// bpffs cannot be had where it was asked for.
     #[error(
         "mounting bpffs at {}: mount it yourself (`mount -t bpf bpf {}`), or name a directory of a bpffs with --bpffs",

@@ -4,6 +4,7 @@
 //! Each test has a bpffs of its own in a private mount namespace and a child cgroup of its own; nothing is
 //! attached to the root cgroup or pinned into /sys/fs/bpf.
 
+mod cgroups;
 mod flow_maps;
 mod flows;
 mod frontends;

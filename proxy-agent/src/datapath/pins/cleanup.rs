@@ -1,7 +1,7 @@
 use std::{fs, io, path::Path};
 
 use super::{CURRENT, CURRENT_FLOWS, LINKS, bpffs, is_map_directory, is_ours, lock, names};
-use crate::datapath::{Error, attach, sys};
+use crate::datapath::{Error, attach, cgroup, sys};
 
 /// Detaches and removes all that an agent pinned in `root`, and unmounts the bpffs that an agent mounted
 /// exactly there; removes the agent's filters from the links of this network namespace, which have no pins.
@@ -16,6 +16,9 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>, Error> {
     let mut removed = pins(root)?;
     let filters = attach::remove_filters().map_err(Error::path("removing filters of links, for", root))?;
     removed.extend(filters);
+    if cgroup::unmount().map_err(Error::path("unmounting the cgroup hierarchy, for", root))? {
+        removed.push("the mount of the cgroup hierarchy".to_owned());
+    }
     Ok(removed)
 }
 

@@ -4,9 +4,10 @@
 //! resource versions, chunked watch streams that end after their timeout, bookmarks, 410 Gone, and objects
 //! that move into and out of a selector. What can go wrong on the way to an API server can be made to: streams
 //! cut between or inside events, garbage, malformed objects, refused requests, a server that is away for a
-//! while. There is no authentication and no validation.
+//! while. A ClusterRole says what is allowed. There is no authentication and no validation.
 
 mod object;
+mod rbac;
 mod requests;
 mod selector;
 mod server;
@@ -29,6 +30,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 pub use object::Kind;
+pub use rbac::Rules;
 pub use requests::Request;
 pub use store::Cut;
 
@@ -54,6 +56,8 @@ pub(crate) struct Shared {
     requests: requests::Log,
     refusing: Mutex<Option<u16>>,
     refusing_kinds: Mutex<BTreeMap<Kind, u16>>,
+    rules: Mutex<Option<Rules>>,
+    forbidden: Mutex<Vec<Request>>,
     serial: AtomicU64,
 }
 
@@ -71,6 +75,8 @@ impl ApiServer {
             requests: requests::Log::default(),
             refusing: Mutex::default(),
             refusing_kinds: Mutex::default(),
+            rules: Mutex::default(),
+            forbidden: Mutex::default(),
             serial: AtomicU64::new(1),
         });
         let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -182,6 +188,22 @@ impl ApiServer {
             Some(status) => kinds.insert(kind, status),
             None => kinds.remove(&kind),
         };
+    }
+
+    /// Refuses from now on what a ClusterRole does not allow, with 403.
+    pub fn authorize(&self, rules: Rules) {
+        *lock(&self.shared.rules) = Some(rules);
+    }
+
+    /// Every request that was refused because of that.
+    #[must_use]
+    pub fn forbidden(&self) -> Vec<Request> {
+        lock(&self.shared.forbidden).clone()
+    }
+
+    /// Forgets which requests were refused, for a test that meant them to be.
+    pub fn forgive(&self) {
+        lock(&self.shared.forbidden).clear();
     }
 
     /// Takes the server away: its port is closed and every connection with it. What it stores is kept.

@@ -13,17 +13,19 @@ pub struct Request {
     pub query: String,
 }
 
+impl Request {
+    pub(super) fn new(method: &str, path: &str, query: &str) -> Self {
+        Self { method: method.to_owned(), path: path.to_owned(), query: decode(query) }
+    }
+}
+
 /// All requests.
 #[derive(Debug, Default)]
 pub(super) struct Log(Mutex<Vec<Request>>);
 
 impl Log {
-    pub(super) fn add(&self, method: &str, path: &str, query: &str) {
-        lock(&self.0).push(Request {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            query: decode(query),
-        });
+    pub(super) fn add(&self, request: Request) {
+        lock(&self.0).push(request);
     }
 
     pub(super) fn all(&self) -> Vec<Request> {

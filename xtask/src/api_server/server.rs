@@ -18,6 +18,8 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use super::{
     Shared, gone, lock,
     object::{Key, Kind},
+    rbac::Asked,
+    requests::Request,
     selector::Selector,
     status,
     watch::{From, Watch},
@@ -108,7 +110,11 @@ async fn handle(
     uri: Uri,
     Query(params): Query<Params>,
 ) -> Response {
-    shared.requests.add(method.as_str(), uri.path(), uri.query().unwrap_or_default());
+    let request = Request::new(method.as_str(), uri.path(), uri.query().unwrap_or_default());
+    shared.requests.add(request.clone());
+    if let Some(refusal) = forbidden(&shared, request) {
+        return failure(&status(403, "Forbidden", &refusal));
+    }
     let kind = Kind::at(uri.path());
     let refused = kind.and_then(|kind| lock(&shared.refusing_kinds).get(&kind).copied());
     if let Some(code) = refused.or(*lock(&shared.refusing)) {
@@ -128,6 +134,19 @@ async fn handle(
         Some("true" | "1") => watch(&shared, kind, selector, &params),
         _ => list(&shared, kind, &selector, &params),
     }
+}
+
+/// Why a request is not allowed.
+fn forbidden(shared: &Shared, request: Request) -> Option<String> {
+    let rules = lock(&shared.rules);
+    let asked = Asked::new(&request.method, &request.path, &request.query);
+    let refusal = match (rules.as_ref()?, asked) {
+        (rules, Some(asked)) if rules.allow(&asked) => return None,
+        (_, Some(asked)) => asked.refusal(),
+        (_, None) => format!("forbidden: User \"lab\" cannot {} path {:?}", request.method, request.path),
+    };
+    lock(&shared.forbidden).push(request);
+    Some(refusal)
 }
 
 fn watch(shared: &Arc<Shared>, kind: Kind, selector: Selector, params: &Params) -> Response {

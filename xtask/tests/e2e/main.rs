@@ -20,6 +20,7 @@ mod packet;
 mod pins;
 mod plan;
 mod policies;
+mod privileges;
 mod scale;
 mod scene;
 mod socket_path;

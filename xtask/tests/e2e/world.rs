@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env, fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -13,12 +13,15 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use xtask::{
-    api_server::{ApiServer, Kind},
+    api_server::{ApiServer, Kind, Rules},
     lab::{Agent, AgentSpec, Answer, Failure, Lab, Manifests, Node, Place, Pod, Via, ask, ask_within},
 };
 
 /// How long a change may take to be in effect, with a machine that is busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// What the agent may ask of an API server, as it is deployed.
+const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kubernetes/base/rbac.yaml");
 
 /// How long one try of many may take: what is lost before a change is in effect is not worth a wait.
 pub(crate) const TRY: Duration = Duration::from_millis(250);
@@ -182,11 +185,23 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Source::Api { server, .. } = &self.source
+            && !thread::panicking()
+        {
+            let forbidden = server.forbidden();
+            assert!(forbidden.is_empty(), "asked of the API server without being allowed to: {forbidden:?}");
+        }
+    }
+}
+
 fn api_source(node: &Node) -> Source {
     let address: SocketAddr = (node.addresses().v4, 6443).into();
     let server = node.run(|| ApiServer::start(TcpListener::bind(address).expect("binding the API server")));
     let server = server.expect("starting the API server");
     let folder = tempfile::tempdir().expect("making a folder for the kubeconfig");
+    server.authorize(Rules::read(Path::new(ROLE)).expect("the ClusterRole that is deployed"));
     server.kubeconfig(&folder.path().join("kubeconfig")).expect("writing the kubeconfig");
     Source::Api { server, folder }
 }

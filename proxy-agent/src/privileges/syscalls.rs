@@ -145,9 +145,4 @@ pub(super) const SERVE_OLD: &[c_long] = &[];
 pub(super) const ENTER_NAMESPACES: &[c_long] = &[libc::SYS_setns, libc::SYS_pidfd_open];
 
 /// What a start takes beyond: a filter outlives the execution of a program.
-pub(super) const RESTART: &[c_long] = &[
-    libc::SYS_execve,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_unshare,
-];
+pub(super) const RESTART: &[c_long] = &[libc::SYS_execve, libc::SYS_mount, libc::SYS_umount2];

@@ -107,6 +107,10 @@ impl<P: Programmer> Reconciler<'_, P> {
             list_to_programmed_ms = millis(listed),
             "ready"
         );
+        // systemd starts then what waits for Services; without systemd nobody is told.
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            warn!("telling systemd that the agent is ready: {error}");
+        }
         Ok(())
     }
 

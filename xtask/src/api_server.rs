@@ -4,8 +4,10 @@
 //! resource versions, chunked watch streams that end after their timeout, bookmarks, 410 Gone, and objects
 //! that move into and out of a selector. What can go wrong on the way to an API server can be made to: streams
 //! cut between or inside events, garbage, malformed objects, refused requests, a server that is away for a
-//! while. A ClusterRole says what is allowed. There is no authentication and no validation.
+//! while. Events of `events.k8s.io/v1` can be created. A ClusterRole says what is allowed. There is no authentication,
+//! and no validation but of events.
 
+mod events;
 mod object;
 mod rbac;
 mod requests;
@@ -58,6 +60,7 @@ pub(crate) struct Shared {
     refusing_kinds: Mutex<BTreeMap<Kind, u16>>,
     rules: Mutex<Option<Rules>>,
     forbidden: Mutex<Vec<Request>>,
+    events: events::Events,
     serial: AtomicU64,
 }
 
@@ -77,6 +80,7 @@ impl ApiServer {
             refusing_kinds: Mutex::default(),
             rules: Mutex::default(),
             forbidden: Mutex::default(),
+            events: events::Events::default(),
             serial: AtomicU64::new(1),
         });
         let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -204,6 +208,17 @@ impl ApiServer {
     /// Forgets which requests were refused, for a test that meant them to be.
     pub fn forgive(&self) {
         lock(&self.shared.forbidden).clear();
+    }
+
+    /// Refuses every request to create an event with this status, until `None`.
+    pub fn refuse_events(&self, status: Option<u16>) {
+        self.shared.events.refuse(status);
+    }
+
+    /// Every event that was created, in order.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.shared.events.all()
     }
 
     /// Takes the server away: its port is closed and every connection with it. What it stores is kept.

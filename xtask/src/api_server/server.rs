@@ -6,7 +6,7 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{Query, State},
     http::{Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 
 use super::{
-    Shared, gone, lock,
+    Shared, events, gone, lock,
     object::{Key, Kind},
     rbac::Asked,
     requests::Request,
@@ -109,6 +109,7 @@ async fn handle(
     method: Method,
     uri: Uri,
     Query(params): Query<Params>,
+    body: Bytes,
 ) -> Response {
     let request = Request::new(method.as_str(), uri.path(), uri.query().unwrap_or_default());
     shared.requests.add(request.clone());
@@ -116,9 +117,17 @@ async fn handle(
         return failure(&status(403, "Forbidden", &refusal));
     }
     let kind = Kind::at(uri.path());
+    let events_of = events::namespace_at(uri.path());
     let refused = kind.and_then(|kind| lock(&shared.refusing_kinds).get(&kind).copied());
+    let refused = refused.or(events_of.and_then(|_| shared.events.refusing()));
     if let Some(code) = refused.or(*lock(&shared.refusing)) {
         return failure(&status(code, "ServiceUnavailable", "refused by the test"));
+    }
+    if let (Some(namespace), &Method::POST) = (events_of, &method) {
+        return match shared.events.create(namespace, &body) {
+            Ok(event) => json_response(StatusCode::CREATED, Body::from(event.to_string())),
+            Err(status) => failure(&status),
+        };
     }
     let Some(kind) = kind else {
         return failure(&status(404, "NotFound", "the server could not find the requested resource"));

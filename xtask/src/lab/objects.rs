@@ -93,6 +93,11 @@ impl ServiceBuilder {
         self
     }
 
+    /// externalTrafficPolicy Local, with a port where load balancers ask for it.
+    pub fn health_check_port(self, port: u16) -> Self {
+        self.external_local().spec("healthCheckNodePort", json!(port))
+    }
+
     /// loadBalancerSourceRanges.
     pub fn source_ranges(self, ranges: &[&str]) -> Self {
         self.spec("loadBalancerSourceRanges", json!(ranges))
@@ -263,6 +268,18 @@ impl NodeBuilder {
     /// A label.
     pub fn label(mut self, name: &str, value: &str) -> Self {
         self.0["metadata"]["labels"][name] = json!(value);
+        self
+    }
+
+    /// A taint.
+    pub fn taint(mut self, key: &str, effect: &str) -> Self {
+        push(&mut self.0["spec"]["taints"], json!({ "key": key, "effect": effect }));
+        self
+    }
+
+    /// Any other field of the metadata: deletionTimestamp, annotations.
+    pub fn metadata(mut self, field: &str, value: Value) -> Self {
+        self.0["metadata"][field] = value;
         self
     }
 

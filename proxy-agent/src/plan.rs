@@ -4,6 +4,7 @@
 mod claims;
 mod draft;
 mod frontend;
+mod health_check;
 mod here;
 mod node_ports;
 mod planner;
@@ -12,7 +13,8 @@ mod select;
 mod service_port;
 
 pub use frontend::PlannedFrontend;
+pub use health_check::{HealthCheck, HealthCheckChange, HealthCheckId};
 pub use node_ports::{NodePortAddresses, NodePortAddressesError};
 pub use planner::{Outcome, Planner, PlannerConfig};
-pub use problem::Problem;
+pub use problem::{ObjectRef, Problem, ProblemReason};
 pub use service_port::{PlanChange, PlannedEndpoint, ServicePortId, ServicePortPlan};

@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use proxy_common::{Family, FrontendKind, Protocol};
 
 use super::{
-    PlannedFrontend, Problem, ServicePortId, ServicePortPlan,
+    HealthCheck, ObjectRef, PlannedFrontend, Problem, ProblemReason, ServicePortId, ServicePortPlan,
     claims::{Claim, Place, Right},
+    health_check::local_ready,
     here::Here,
     select::{Rules, Selection, candidates, select},
 };
@@ -17,6 +18,8 @@ use crate::state::{ObjectName, Service, ServicePort, Store, family_of};
 pub(super) struct Draft {
     /// Its service ports.
     pub(super) ports: Vec<DraftPort>,
+    /// Where its health is asked for, at most once for each family.
+    pub(super) health_checks: Vec<(Family, HealthCheck)>,
     /// What of the Service and its slices is wrong, clashes apart.
     pub(super) problems: Vec<Problem>,
 }
@@ -61,18 +64,12 @@ impl Wanted {
     }
 }
 
-/// The object of a [`Problem`] about a Service.
-pub(super) fn service_object(name: &ObjectName) -> String {
-    format!("Service {name}")
-}
-
 /// Drafts a Service, which need not exist.
 pub(super) fn draft(store: &Store, name: &ObjectName, here: &Here) -> Draft {
     let mut draft = Draft::default();
     for slice in store.slices_of(name) {
-        let object = || format!("EndpointSlice {}", slice.name);
-        let problems = slice.problems.iter().cloned();
-        draft.problems.extend(problems.map(|message| Problem { object: object(), message }));
+        let object = || ObjectRef::EndpointSlice(slice.name.clone());
+        draft.problems.extend(invalid(object, slice.problems.iter().cloned()));
     }
     let Some(service) = store.service(name) else { return draft };
     let mut messages = service.problems.clone();
@@ -97,10 +94,21 @@ pub(super) fn draft(store: &Store, name: &ObjectName, here: &Here) -> Draft {
             let wanted = wanted(service, *cluster_ip, *index, here);
             draft.ports.push(draft_port(store, service, wanted, here, family));
         }
+        if let (Some(port), false) = (service.health_check_port, served.is_empty()) {
+            let endpoints = local_ready(store.slices_of(name), family);
+            draft.health_checks.push((family, HealthCheck { port, endpoints }));
+        }
     }
-    let object = service_object(name);
-    draft.problems.extend(messages.into_iter().map(|message| Problem { object: object.clone(), message }));
+    draft.problems.extend(invalid(|| ObjectRef::Service(name.clone()), messages));
     draft
+}
+
+fn invalid(
+    object: impl Fn() -> ObjectRef,
+    messages: impl IntoIterator<Item = String>,
+) -> impl Iterator<Item = Problem> {
+    let reason = ProblemReason::InvalidField;
+    messages.into_iter().map(move |message| Problem { object: object(), reason, message })
 }
 
 fn draft_port(store: &Store, service: &Service, wanted: Wanted, here: &Here, family: Family) -> DraftPort {

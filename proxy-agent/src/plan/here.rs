@@ -14,6 +14,7 @@ pub(super) struct Here {
     /// Sorted; `None` while nobody has looked at the links.
     local_addresses: Option<Vec<IpAddr>>,
     node_ports: Vec<IpAddr>,
+    health_checks: Vec<IpAddr>,
 }
 
 impl Here {
@@ -27,16 +28,23 @@ impl Here {
 
     /// What `setting` makes of a node.
     pub(super) fn new(setting: &NodePortAddresses, node: Option<&Node>, local: Option<&[IpAddr]>) -> Self {
+        let node_ports = setting.of(node, local);
         Self {
             node: node.cloned(),
             local_addresses: local.map(<[IpAddr]>::to_vec),
-            node_ports: setting.of(node, local),
+            health_checks: setting.listening(&node_ports),
+            node_ports,
         }
     }
 
     /// The addresses that serve node ports.
     pub(super) fn node_ports(&self) -> &[IpAddr] {
         &self.node_ports
+    }
+
+    /// The addresses to listen on for load balancers that ask for the health of Services.
+    pub(super) fn health_checks(&self) -> &[IpAddr] {
+        &self.health_checks
     }
 
     /// The zone that the node is in.

@@ -69,6 +69,28 @@ impl NodePortAddresses {
         accepted
     }
 
+    /// Where to listen, given the addresses that serve node ports: on these, or on the wildcard address of each
+    /// family that is not restricted (KUBE-PROXY.md 1.12).
+    pub(super) fn listening(&self, served: &[IpAddr]) -> Vec<IpAddr> {
+        let wildcards = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let mut listening: Vec<IpAddr> =
+            wildcards.into_iter().filter(|wildcard| self.is_open(family_of(*wildcard))).collect();
+        listening.extend(served.iter().filter(|address| !self.is_open(family_of(**address))));
+        listening
+    }
+
+    /// Whether every address of a family is accepted.
+    fn is_open(&self, family: Family) -> bool {
+        match self {
+            Self::All => true,
+            Self::Primary => false,
+            Self::Cidrs(cidrs) => {
+                let mut of_family = cidrs.iter().filter(|cidr| family_of(cidr.addr()) == family).peekable();
+                of_family.peek().is_none() || of_family.any(|cidr| cidr.prefix_len() == 0)
+            }
+        }
+    }
+
     fn is_inside(cidrs: &[IpNet], address: IpAddr) -> bool {
         let mut of_family =
             cidrs.iter().filter(|cidr| family_of(cidr.addr()) == family_of(address)).peekable();

@@ -1,15 +1,17 @@
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use proxy_common::Family;
 
 use super::{
-    NodePortAddresses, PlanChange, PlannedFrontend, Problem, ServicePortId, ServicePortPlan,
+    HealthCheck, HealthCheckChange, NodePortAddresses, ObjectRef, PlanChange, PlannedFrontend, Problem,
+    ProblemReason, ServicePortId, ServicePortPlan,
     claims::{Claim, Claims, Place, Right},
-    draft::{Draft, Wanted, draft, protocol_name, service_object},
+    draft::{Draft, Wanted, draft, protocol_name},
+    health_check::differences,
     here::Here,
 };
 use crate::state::{Dirty, ObjectName, Store};
@@ -44,6 +46,8 @@ pub struct Planner {
 pub struct Outcome {
     /// Every service port whose plan differs from the one before, by id.
     pub changes: Vec<PlanChange>,
+    /// Every health check that differs from the one before, by id.
+    pub health_checks: Vec<HealthCheckChange>,
     /// What was not wrong before, or not known to be. Not repeated while it stays.
     pub problems: Vec<Problem>,
 }
@@ -52,6 +56,7 @@ pub struct Outcome {
 struct Planned {
     /// Without the spare room that a vector has: there is one a Service, for as long as the agent runs.
     ports: Box<[PlannedPort]>,
+    health_checks: Box<[(Family, HealthCheck)]>,
     problems: Vec<Problem>,
     clashes: Vec<Problem>,
 }
@@ -99,6 +104,7 @@ impl Planner {
             self.finish(&name, old, &mut outcome);
         }
         outcome.changes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        outcome.health_checks.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         outcome.problems.sort_unstable();
         self.check_node(store, &mut outcome.problems);
         outcome
@@ -107,6 +113,13 @@ impl Planner {
     /// Everything that is planned, in no order.
     pub fn plans(&self) -> impl Iterator<Item = (&ServicePortId, &Arc<ServicePortPlan>)> {
         self.services.values().flat_map(|planned| &planned.ports).map(|port| (&port.id, &port.plan))
+    }
+
+    /// On which addresses load balancers may ask for the health of Services, as of the last step: the wildcard
+    /// address of a family unless the addresses of node ports are limited.
+    #[must_use]
+    pub fn health_check_addresses(&self) -> &[IpAddr] {
+        self.here.health_checks()
     }
 
     fn names(&self, store: &Store, dirty: &Dirty) -> HashSet<ObjectName> {
@@ -126,7 +139,7 @@ impl Planner {
         draft: Draft,
         affected: &mut HashSet<ObjectName>,
     ) {
-        let Draft { ports, problems } = draft;
+        let Draft { ports, health_checks, problems } = draft;
         let unchanged = old.ports.len() == ports.len()
             && old.ports.iter().zip(&ports).all(|(old, new)| old.id == new.id && old.wanted == new.wanted);
         if !unchanged {
@@ -148,7 +161,9 @@ impl Planner {
             .map(|port| PlannedPort { id: port.id, wanted: port.wanted, plan: Arc::new(port.plan) })
             .collect();
         if !ports.is_empty() || !problems.is_empty() {
-            self.services.insert(name, Planned { ports, problems, clashes: Vec::new() });
+            let planned =
+                Planned { ports, health_checks: health_checks.into(), problems, clashes: Vec::new() };
+            self.services.insert(name, planned);
         }
     }
 
@@ -163,6 +178,8 @@ impl Planner {
 
     /// Settles which frontends the service ports of a Service have, and says what is new.
     fn finish(&mut self, name: &ObjectName, old: Planned, outcome: &mut Outcome) {
+        let checks = self.services.get(name).map(|planned| &*planned.health_checks).unwrap_or_default();
+        outcome.health_checks.extend(differences(name, &old.health_checks, checks));
         let mut gone: HashMap<ServicePortId, Arc<ServicePortPlan>> =
             old.ports.into_iter().map(|port| (port.id, port.plan)).collect();
         if let Some(planned) = self.services.get_mut(name) {
@@ -190,15 +207,16 @@ impl Planner {
     /// Says when Services have node ports that no address of the node serves. Not before the Node has been
     /// heard of: at the start it may come last.
     fn check_node(&mut self, store: &Store, problems: &mut Vec<Problem>) {
-        let mut messages: Vec<String> = store.node().iter().flat_map(|node| node.problems.clone()).collect();
+        let node = store.node().into_iter().flat_map(|node| node.problems.clone());
+        let mut now: Vec<Problem> =
+            node.map(|message| of_node(ProblemReason::InvalidField, message)).collect();
         let (setting, here) = (&self.config.node_port_addresses, &self.here);
         for (family, ports) in [Family::V4, Family::V6].into_iter().zip(self.node_ports) {
             if ports > 0 && store.is_node_known() {
-                messages.extend(setting.why_none(here.node_ports(), family, here.are_links_known()));
+                let why = setting.why_none(here.node_ports(), family, here.are_links_known());
+                now.extend(why.map(|message| of_node(ProblemReason::NoNodeAddress, message)));
             }
         }
-        let now = messages.into_iter().map(|message| Problem { object: "Node".into(), message });
-        let now: Vec<Problem> = now.collect();
         problems.extend(now.iter().filter(|problem| !self.node_problems.contains(*problem)).cloned());
         self.node_problems = now;
     }
@@ -211,8 +229,17 @@ impl Planned {
             wanted: port.wanted.clone(),
             plan: Arc::clone(&port.plan),
         });
-        Self { ports: ports.collect(), problems: self.problems.clone(), clashes: self.clashes.clone() }
+        Self {
+            ports: ports.collect(),
+            health_checks: self.health_checks.clone(),
+            problems: self.problems.clone(),
+            clashes: self.clashes.clone(),
+        }
     }
+}
+
+fn of_node(reason: ProblemReason, message: String) -> Problem {
+    Problem { object: ObjectRef::Node, reason, message }
 }
 
 /// The frontends that a service port has won, and a problem for each that it has not.
@@ -240,7 +267,8 @@ fn clash(port: &PlannedPort, place: Place, claim: &Claim, winner: &Claim) -> Pro
     };
     let kind = if claim.right == Right::NodePort { "node port " } else { "" };
     Problem {
-        object: service_object(&port.id.service),
+        object: ObjectRef::Service(port.id.service.clone()),
+        reason: ProblemReason::AddressConflict,
         message: format!(
             "spec.ports[{}] is not served on {kind}{}/{}: it belongs to {why}; change either of them",
             claim.index,

@@ -230,9 +230,9 @@ impl<P: Programmer> Reconciler<'_, P> {
         for problem in problems {
             self.counters.add_problem();
             if self.said.is_news(problem) {
-                warn!(object = problem.object, "{}", problem.message);
+                warn!(object = %problem.object, "{}", problem.message);
             } else {
-                debug!(object = problem.object, "once more: {}", problem.message);
+                debug!(object = %problem.object, "once more: {}", problem.message);
             }
         }
     }

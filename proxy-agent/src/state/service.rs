@@ -3,6 +3,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use proxy_common::Protocol;
+use uuid::Uuid;
 
 use super::ObjectName;
 
@@ -11,6 +12,8 @@ use super::ObjectName;
 pub struct Service {
     /// Namespace and name.
     pub name: ObjectName,
+    /// `metadata.uid`, by which events find the object.
+    pub uid: Option<Uuid>,
     /// `metadata.creationTimestamp`; when two Services claim one address, the older wins.
     pub created: Option<Timestamp>,
     /// The cluster IP of each family that the Service has one of, at most one a family. Empty for a
@@ -28,6 +31,9 @@ pub struct Service {
     pub internal_local: bool,
     /// `spec.externalTrafficPolicy` is `Local` and the type lets it count (KUBE-PROXY.md 1.2).
     pub external_local: bool,
+    /// `spec.healthCheckNodePort` of a Service of type LoadBalancer with externalTrafficPolicy Local: where the
+    /// node says how many of its endpoints are here (KUBE-PROXY.md 1.12).
+    pub health_check_port: Option<u16>,
     /// Session affinity timeout in seconds, 1 to 86,400; `None` without affinity.
     pub affinity_seconds: Option<u32>,
     /// What of the object was refused, in words for an operator; each names the field.
@@ -35,10 +41,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Whether its frontends may change when the node gets or loses these addresses.
+    /// Whether its frontends, or where its health is asked for, may change when the node gets or loses these addresses.
     pub(super) fn depends_on(&self, addresses: &HashSet<IpAddr>) -> bool {
         let mut own = self.cluster_ips.iter().chain(&self.external_ips).chain(&self.load_balancer_ips);
-        self.ports.iter().any(|port| port.node_port.is_some()) || own.any(|own| addresses.contains(own))
+        self.ports.iter().any(|port| port.node_port.is_some())
+            || self.health_check_port.is_some()
+            || own.any(|own| addresses.contains(own))
     }
 }
 

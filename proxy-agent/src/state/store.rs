@@ -22,6 +22,8 @@ pub struct Store {
     by_service: HashMap<ObjectName, Vec<Arc<str>>>,
     /// `None` until the source has said; then the Node, or that there is none.
     node: Option<Option<Node>>,
+    /// Whether the source has this node's Node object now.
+    has_node: bool,
     /// Sorted, each once; `None` until the kernel has said.
     local_addresses: Option<Vec<IpAddr>>,
 }
@@ -86,11 +88,15 @@ impl Store {
             Change::SliceGone(name) => self.remove_slice(&name, &mut dirty),
             // Deleted while its agent runs: it comes back with the kubelet, and until then what it said holds,
             // or the node would lose its node ports (KUBE-PROXY.md 2.4: a deletion is no reason to sync).
-            Change::Node(None) if self.node().is_some() => {}
+            Change::Node(None) if self.node().is_some() => self.has_node = false,
             Change::Node(node) => {
                 // Not heard of yet and not there are the same to every Service, but not to the operator:
                 // only the second is worth a word about node ports.
-                dirty.everything = self.node.as_ref() != Some(&node);
+                dirty.everything = match (&self.node, &node) {
+                    (Some(Some(before)), Some(now)) => !now.plans_like(before),
+                    (before, now) => before.as_ref() != Some(now),
+                };
+                self.has_node = node.is_some();
                 self.node = Some(node);
             }
             Change::LocalAddresses(addresses) => self.replace_local_addresses(addresses, &mut dirty),
@@ -124,6 +130,16 @@ impl Store {
     #[must_use]
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()?.as_ref()
+    }
+
+    /// Whether load balancers outside may send new traffic to this node (KUBE-PROXY.md 4.8); `without_node` when
+    /// there is no Node object.
+    #[must_use]
+    pub fn is_eligible(&self, without_node: bool) -> bool {
+        match self.node() {
+            Some(node) if self.has_node => !node.leaving,
+            _ => without_node,
+        }
     }
 
     /// Whether the source has said what this node's Node object is, or that there is none.

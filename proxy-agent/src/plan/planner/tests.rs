@@ -3,11 +3,12 @@ use std::net::IpAddr;
 use proxy_common::{EndpointList, FrontendKind, Protocol, WhenEmpty};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{super::HealthCheckId, *};
 use crate::state::{Change, Ingest, family_of};
 
 mod addresses;
 mod clashes;
+mod health_checks;
 mod properties;
 mod scale;
 mod sources;

@@ -18,6 +18,7 @@ impl Ingest {
     pub fn service(&mut self, object: &core::Service) -> Service {
         let mut service = Service {
             name: self.name(&object.metadata),
+            uid: object.metadata.uid.as_deref().and_then(|uid| uid.parse().ok()),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
@@ -26,6 +27,7 @@ impl Ingest {
             ports: Vec::new(),
             internal_local: false,
             external_local: false,
+            health_check_port: None,
             affinity_seconds: None,
             problems: Vec::new(),
         };
@@ -54,6 +56,8 @@ impl Ingest {
         let policy =
             is_local("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref(), problems);
         service.external_local = policy && may_come_from_outside(spec, problems);
+        service.health_check_port =
+            if service.external_local { health_check_port(spec, problems) } else { None };
         service.affinity_seconds = affinity_seconds(spec, problems);
         service.ports = self.service_ports(spec, problems);
         service
@@ -188,6 +192,22 @@ fn may_come_from_outside(spec: &core::ServiceSpec, problems: &mut Vec<String>) -
             false
         }
     }
+}
+
+/// Of other types than LoadBalancer the field means nothing.
+fn health_check_port(spec: &core::ServiceSpec, problems: &mut Vec<String>) -> Option<u16> {
+    let number = spec.health_check_node_port.filter(|_| spec.type_.as_deref() == Some("LoadBalancer"))?;
+    if number == 0 {
+        return None;
+    }
+    let port = u16::try_from(number).ok();
+    if port.is_none() {
+        problems.push(format!(
+            "spec.healthCheckNodePort {number} is not in 1 to 65535: load balancers cannot ask for the Service's \
+             health"
+        ));
+    }
+    port
 }
 
 fn affinity_seconds(spec: &core::ServiceSpec, problems: &mut Vec<String>) -> Option<u32> {

@@ -41,6 +41,21 @@ fn nodes() {
     assert_eq!(found.addresses, ips(&["192.0.2.1", "fd00::1", "203.0.113.1"]));
     assert_problems(&found.problems, &["status.addresses[4].address \"bad\""]);
 
+    for (object, leaving) in [
+        (
+            json!({"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}),
+            true,
+        ),
+        (json!({"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "Other"}]}}), true),
+        (
+            json!({"spec": {"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]}}),
+            false,
+        ),
+        (json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), true),
+    ] {
+        assert_eq!(node(object.clone()).leaving, leaving, "{object}");
+    }
+
     let empty_zone = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": ""}}});
     for object in [empty_zone, json!({"metadata": {}})] {
         assert_eq!(node(object), Node::default());

@@ -123,6 +123,21 @@ fn another_zone_or_address_of_the_node_makes_everything_dirty() {
 }
 
 #[test]
+fn a_node_that_is_about_to_go_is_no_reason_to_plan() {
+    let mut store = Store::default();
+    assert_eq!([store.is_eligible(true), store.is_eligible(false)], [true, false], "without a Node");
+    let node = Node { zone: Some("a".into()), ..Node::default() };
+    store.apply(Change::Node(Some(node.clone())));
+    assert!(store.is_eligible(false));
+    assert!(store.apply(Change::Node(Some(Node { leaving: true, ..node.clone() }))).is_empty());
+    assert!(!store.is_eligible(true));
+    assert!(store.apply(Change::Node(Some(node))).is_empty());
+    assert!(store.is_eligible(false));
+    store.apply(Change::Node(None));
+    assert_eq!([store.is_eligible(true), store.is_eligible(false)], [true, false], "gone");
+}
+
+#[test]
 fn a_node_that_is_not_there_is_known_not_to_be() {
     let mut store = Store::default();
     assert!(store.apply(Change::Node(None)).is_everything());

@@ -52,6 +52,7 @@ prop_compose! {
         name in name(), created in option::of(0..3_i64), cluster_ips in vec(address(), 0..3),
         external_ips in vec(address(), 0..3), load_balancer_ips in vec(address(), 0..2),
         source_ranges in vec(source_range(), 0..3), ports in vec(service_port(), 0..3), internal_local: bool, external_local: bool,
+        health_check_port in option::of(31_000..31_002_u16),
         affinity_seconds in option::of(1..3_u32), problem in option::of(0..2_u8),
     ) -> Service {
         let mut cluster_ips = cluster_ips;
@@ -59,9 +60,10 @@ prop_compose! {
         cluster_ips.dedup_by_key(|address| family_of(*address));
         Service {
             name,
+            uid: None,
             created: created.map(|second| jiff::Timestamp::from_second(second).expect("a time")),
             cluster_ips, external_ips, load_balancer_ips, source_ranges, ports,
-            internal_local, external_local, affinity_seconds,
+            internal_local, external_local, health_check_port, affinity_seconds,
             problems: problem.into_iter().map(|number| format!("problem {number}")).collect(),
         }
     }
@@ -110,7 +112,7 @@ prop_compose! {
 
 prop_compose! {
     fn node()(zone in option::of(select(&["x", "y"][..])), addresses in vec(address(), 0..3)) -> Node {
-        Node { zone: zone.map(Arc::from), addresses, problems: Vec::new() }
+        Node { zone: zone.map(Arc::from), addresses, ..Node::default() }
     }
 }
 
@@ -175,7 +177,7 @@ proptest! {
         addresses in node_port_addresses(), steps in vec((step(), any::<bool>()), 1..30),
     ) {
         let mut agent = Agent::new(addresses.clone());
-        let mut told = Plans::new();
+        let (mut told, mut told_checks) = (Plans::new(), BTreeMap::new());
         let mut dirty = Dirty::default();
         for (step, more_to_come) in steps {
             dirty.merge(agent.store.apply(step.change()));
@@ -188,8 +190,16 @@ proptest! {
                 prop_assert_ne!(&before, &plan, "no change of {}", id);
                 told.extend(plan.map(|plan| (id, plan)));
             }
+            for HealthCheckChange { id, check } in outcome.health_checks {
+                let before = told_checks.remove(&id);
+                prop_assert_ne!(before, check, "no change of {:?}", id);
+                told_checks.extend(check.map(|check| (id, check)));
+            }
             let mut scratch = Planner::new(PlannerConfig { node_port_addresses: addresses.clone() });
-            scratch.plan(&agent.store, &Dirty::everything());
+            let all = scratch.plan(&agent.store, &Dirty::everything()).health_checks;
+            let all = all.into_iter().map(|change| (change.id, change.check.expect("one that is there")));
+            prop_assert_eq!(&told_checks, &all.collect::<BTreeMap<_, _>>());
+            prop_assert_eq!(agent.planner.health_check_addresses(), scratch.health_check_addresses());
             prop_assert_eq!(&told, &plans(&scratch));
             prop_assert_eq!(&told, &plans(&agent.planner));
         }

@@ -4,6 +4,7 @@ mod backends;
 mod cleanup;
 mod durations;
 mod flows;
+mod health;
 mod links;
 mod node_name;
 mod output;

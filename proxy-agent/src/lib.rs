@@ -9,6 +9,7 @@ pub mod cli;
 pub mod datapath;
 pub mod links;
 pub mod logging;
+pub mod observe;
 pub mod plan;
 pub mod privileges;
 pub mod run;

@@ -26,6 +26,7 @@ pub use reconcile::reconcile;
 
 use crate::{
     links::{Uplinks, watch as watch_links},
+    observe::{Observation, Observer},
     plan::PlannerConfig,
     source::{kube, manifests},
     state::Change,
@@ -55,6 +56,7 @@ pub async fn run<P: Programmer>(
     config: PlannerConfig,
     uplinks: Uplinks,
     counters: Arc<Counters>,
+    (observer, mut observation): (Observer, Observation),
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("setting up the handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("setting up the handler for SIGINT")?;
@@ -64,10 +66,11 @@ pub async fn run<P: Programmer>(
     tokio::spawn(watch_links(facts));
     let links = Links::new(links, uplinks);
     let received = tokio::select! {
-        ended = reconcile(programmer, config, changes, links, counters) => {
+        ended = reconcile(programmer, config, changes, links, counters, observer) => {
             ended?;
             None
         }
+        error = observation.failed() => return Err(error),
         _ = terminate.recv() => Some("SIGTERM"),
         _ = interrupt.recv() => Some("SIGINT"),
     };

@@ -39,7 +39,7 @@ impl LifetimeArgs {
 }
 
 /// As Go writes durations, which jiff reads too: `24h0m0s`, `1.5s`, `300ms`, and a bare `0`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }

@@ -4,13 +4,15 @@ use anyhow::{Context, Result};
 use clap::value_parser;
 use tracing::{info, warn};
 
-use super::{durations::LifetimeArgs, node_name::node_name, planning::PlanArgs, privileges::PrivilegeArgs};
+use super::{
+    durations::LifetimeArgs, health::HealthArgs, node_name::node_name, planning::PlanArgs, privileges::PrivilegeArgs,
+};
 use crate::{
     datapath::{
         self, Capacities, DEFAULT_BPFFS, Datapath, LinkOptions, SourcePorts, TcMode, WorkloadLinks, XdpMode,
     },
     links::Uplinks,
-    logging,
+    logging, observe,
     privileges::{Duty, on_refusal, warn_of},
     run::{self, Counters, Source},
 };
@@ -103,6 +105,9 @@ pub(super) struct Args {
     #[command(flatten)]
     privileges: PrivilegeArgs,
 
+    #[command(flatten)]
+    health: HealthArgs,
+
     /// How much to log, to standard error.
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
     log_level: logging::Level,
@@ -116,12 +121,14 @@ pub(super) fn run(args: Args) -> Result<()> {
     datapath::return_large_buffers();
     logging::init(args.log_level, args.log_format);
     let node_name = node_name(args.node_name.as_deref())?;
-    let (options, config) = (args.datapath(), args.planning.config());
+    let (options, config, observed) = (args.datapath(), args.planning.config(), args.observe(&node_name));
     let source = match args.manifests {
         Some(dir) => Source::Manifests(dir),
         None => Source::Kube(args.kubeconfig),
     };
     info!(version = env!("CARGO_PKG_VERSION"), node = node_name, ?source, "starting");
+    // First, so that it is known to be there, and not to be ready.
+    let observation = observe::start(observed)?;
     let mut datapath = Datapath::open(&options).context("opening the data path")?;
     // Before there are threads that are not limited, and before anything is read from outside.
     warn_of(options.privileges.limit(Duty::Serve));
@@ -133,7 +140,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         .context("starting the agent's runtime")?;
     let counters = Arc::new(Counters::default());
     runtime.spawn(tell_refusals());
-    let ended = runtime.block_on(run::run(&mut datapath, source, &node_name, config, args.uplinks, counters));
+    let work = run::run(&mut datapath, source, &node_name, config, args.uplinks, counters, observation);
+    let ended = runtime.block_on(work);
     // A file or a name that is still being read, from a server that does not answer, is not waited for.
     runtime.shutdown_background();
     ended
@@ -157,6 +165,21 @@ async fn tell_refusals() {
 }
 
 impl Args {
+    fn observe(&self, node_name: &str) -> observe::Options {
+        let api_server = match self.manifests {
+            Some(_) => None,
+            None => Some(observe::ApiServer { kubeconfig: self.kubeconfig.clone() }),
+        };
+        observe::Options {
+            node_name: node_name.to_owned(),
+            api_server,
+            healthz: self.health.healthz(),
+            bind_hard_fail: self.health.bind_hard_fail(),
+            sync_period: self.health.sync_period(),
+            privileges: self.privileges.privileges(),
+        }
+    }
+
     fn datapath(&self) -> datapath::Options {
         let default = Capacities::default();
         let capacities = Capacities {

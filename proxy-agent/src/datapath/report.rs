@@ -73,3 +73,15 @@ pub enum RefusedReason {
         error: std::io::Error,
     },
 }
+
+impl RefusedReason {
+    /// One word for it, as in the reason of an event.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "MapFull",
+            Self::Name { .. } => "NameTooLong",
+            Self::Kernel { .. } => "KernelRefused",
+        }
+    }
+}

@@ -102,6 +102,11 @@ impl Links {
         (!known || before.local_addresses != *local).then(|| local.clone())
     }
 
+    /// Whether the programmer has done all that it was told.
+    pub(super) fn are_attached(&self) -> bool {
+        self.due.is_none()
+    }
+
     /// Tells the programmer what is new, and again what it could not do.
     pub(super) fn attach(&mut self, programmer: &mut impl Programmer) {
         if self.due.is_none_or(|due| due > Instant::now()) {

@@ -6,12 +6,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::{Counters, Links, Programmer, barrier, said::Said};
 use crate::{
-    datapath::{RefusedReason, Report},
-    plan::{PlanChange, Planner, PlannerConfig, Problem, ServicePortId},
-    state::{Change, Dirty, Store},
+    datapath::{Refused, RefusedReason, Report},
+    observe::{Event, Observer},
+    plan::{ObjectRef, PlanChange, Planner, PlannerConfig, Problem, ServicePortId},
+    state::{Change, Dirty, ObjectName, Store},
 };
 
 /// Before the kernel is asked again for what it has refused: doubled with each failure, up to the last.
@@ -34,6 +36,7 @@ pub async fn reconcile<P: Programmer>(
     mut changes: Receiver<Change>,
     mut links: Links,
     counters: Arc<Counters>,
+    observer: Observer,
 ) -> Result<()> {
     let mut store = Store::default();
     let Some(listed) = barrier::wait(&mut store, &mut changes).await else { return Ok(()) };
@@ -44,6 +47,7 @@ pub async fn reconcile<P: Programmer>(
         store,
         links,
         counters,
+        observer,
         said: Said::default(),
         again: HashSet::new(),
         wait: RETRY_FIRST,
@@ -56,6 +60,7 @@ pub async fn reconcile<P: Programmer>(
             change = changes.recv() => change,
             () = sleep_until(due), if !reconciler.again.is_empty() => {
                 reconciler.try_again();
+                reconciler.done();
                 continue;
             }
             () = reconciler.links.news() => {
@@ -74,6 +79,7 @@ struct Reconciler<'a, P> {
     store: Store,
     links: Links,
     counters: Arc<Counters>,
+    observer: Observer,
     said: Said,
     /// Service ports that the kernel has refused.
     again: HashSet<ServicePortId>,
@@ -87,6 +93,8 @@ impl<P: Programmer> Reconciler<'_, P> {
     /// The first state.
     fn complete(&mut self, listed: Instant) -> Result<()> {
         let start = Instant::now();
+        self.observer.received();
+        self.observer.node(&self.store);
         self.find_links();
         let outcome = self.planner.plan(&self.store, &Dirty::everything());
         self.tell(&outcome.problems);
@@ -96,6 +104,8 @@ impl<P: Programmer> Reconciler<'_, P> {
         let report = self.programmer.reconcile(&plans)?;
         self.take_in(&report);
         self.links.attach(self.programmer);
+        self.observer.health_checks(self.planner.health_check_addresses(), outcome.health_checks);
+        self.done();
         info!(
             service_ports = plans.len(),
             frontends = report.frontends_written + report.frontends_unchanged,
@@ -117,6 +127,7 @@ impl<P: Programmer> Reconciler<'_, P> {
     /// A change, and all that have come with it.
     async fn step(&mut self, first: Change, changes: &mut Receiver<Change>) {
         let start = Instant::now();
+        self.observer.received();
         let mut taken = 1;
         let mut dirty = self.store.apply(first);
         // Once around the scheduler, so that the source can hand over what it has read already: no time is
@@ -126,17 +137,28 @@ impl<P: Programmer> Reconciler<'_, P> {
             dirty.merge(self.store.apply(change));
             taken += 1;
         }
+        self.observer.node(&self.store);
         dirty.merge(self.find_links());
         self.program(&dirty, taken, start);
         self.links.attach(self.programmer);
+        self.done();
     }
 
     /// The links, their addresses or their routes are not what they were.
     fn links_changed(&mut self) {
         let start = Instant::now();
+        self.observer.received();
         let dirty = self.find_links();
         self.program(&dirty, 1, start);
         self.links.attach(self.programmer);
+        self.done();
+    }
+
+    /// All that has come is programmed, but for what the kernel refuses. A map without room is no lag: every
+    /// node lacks it alike, and traffic that goes to none of them helps nobody.
+    fn done(&self) {
+        let attached = self.links.are_attached();
+        self.observer.programmed(|family| attached && !self.again.iter().any(|id| id.family == family));
     }
 
     /// The roles of the links depend on what the Node object says too.
@@ -156,19 +178,24 @@ impl<P: Programmer> Reconciler<'_, P> {
             if dirty.is_everything() { self.store.service_names().count() } else { dirty.services().len() };
         let outcome = self.planner.plan(&self.store, dirty);
         self.tell(&outcome.problems);
-        if outcome.changes.is_empty() {
-            return;
+        if !outcome.changes.is_empty() {
+            self.apply(&outcome.changes, changes, services, start);
         }
-        let report = self.programmer.apply(&outcome.changes);
+        // After the endpoints that they speak of.
+        self.observer.health_checks(self.planner.health_check_addresses(), outcome.health_checks);
+    }
+
+    fn apply(&mut self, plan_changes: &[PlanChange], changes: usize, services: usize, start: Instant) {
+        let report = self.programmer.apply(plan_changes);
         // Those that are refused again come back in the report.
-        for change in &outcome.changes {
+        for change in plan_changes {
             self.again.remove(&change.id);
         }
         self.take_in(&report);
         debug!(
             changes,
             services,
-            service_ports = outcome.changes.len(),
+            service_ports = plan_changes.len(),
             frontends_written = report.frontends_written,
             frontends_removed = report.frontends_removed,
             backends_added = report.backends_added,
@@ -209,6 +236,7 @@ impl<P: Programmer> Reconciler<'_, P> {
             }
             if index < NAMED {
                 warn!(service_port = %refused.id, waiting = report.waiting, "not programmed: {}", refused.reason);
+                self.tell_of_refusal(refused);
             }
         }
         if let more @ 1.. = report.refused.len().saturating_sub(NAMED) {
@@ -226,11 +254,27 @@ impl<P: Programmer> Reconciler<'_, P> {
         }
     }
 
+    fn tell_of_refusal(&self, refused: &Refused) {
+        let service = &refused.id.service;
+        let note = format!("node {}: {}", self.observer.events().node(), refused.reason);
+        let event = Event::of_service(service, refused.reason.name(), "Program", note);
+        self.observer.events().send(event.with_uid(self.uid(service)));
+    }
+
+    fn uid(&self, service: &ObjectName) -> Option<Uuid> {
+        self.store.service(service)?.uid
+    }
+
     fn tell(&mut self, problems: &[Problem]) {
         for problem in problems {
             self.counters.add_problem();
             if self.said.is_news(problem) {
                 warn!(object = %problem.object, "{}", problem.message);
+                let uid = match &problem.object {
+                    ObjectRef::Service(name) => self.uid(name),
+                    ObjectRef::EndpointSlice(_) | ObjectRef::Node => None,
+                };
+                self.observer.events().send(Event::of_problem(problem, uid));
             } else {
                 debug!(object = %problem.object, "once more: {}", problem.message);
             }

@@ -14,6 +14,7 @@ use super::*;
 use crate::{
     datapath::{Refused, RefusedReason, Report},
     links::Topology,
+    observe::{self, Health},
     plan::{PlanChange, ServicePortId, ServicePortPlan},
     state::{EndpointSlice, Ingest, ObjectName, Service},
 };
@@ -85,6 +86,7 @@ struct Lab {
     steps: UnboundedReceiver<Step>,
     programmed: Programmed,
     counters: Arc<Counters>,
+    health: Arc<Health>,
     task: JoinHandle<()>,
 }
 
@@ -96,11 +98,15 @@ impl Lab {
         let counters = Arc::new(Counters::default());
         let mut memory = Memory { steps: sender, programmed: Arc::clone(&programmed), refusals };
         let counted = Arc::clone(&counters);
+        let health = Arc::new(Health::new(Duration::from_secs(30), true));
+        let observer = Observer::of(&health);
         let task = tokio::spawn(async move {
             let links = Links::new(watch::channel(None).1, Uplinks::default());
-            reconcile(&mut memory, PlannerConfig::default(), receiver, links, counted).await.unwrap();
+            reconcile(&mut memory, PlannerConfig::default(), receiver, links, counted, observer)
+                .await
+                .unwrap();
         });
-        Self { changes, steps, programmed, counters, task }
+        Self { changes, steps, programmed, counters, health, task }
     }
 
     /// Past the barrier, with one Service that has one endpoint.
@@ -163,6 +169,19 @@ impl Log {
         let text = self.text.lock().unwrap();
         String::from_utf8_lossy(&text).lines().filter(|line| line.contains(part)).count()
     }
+}
+
+/// An observer that serves nowhere.
+fn observed(kubeconfig: Option<PathBuf>) -> (Observer, Observation) {
+    let api_server = kubeconfig.map(|file| observe::ApiServer { kubeconfig: Some(file) });
+    let options = observe::Options {
+        node_name: "n1".into(),
+        api_server,
+        healthz: None,
+        bind_hard_fail: false,
+        sync_period: Duration::from_secs(30),
+    };
+    observe::start(options).unwrap()
 }
 
 fn service(name: &str, address: &str) -> Service {
@@ -337,6 +356,28 @@ async fn what_the_kernel_refuses_is_tried_again() {
     lab.idle().await;
 }
 
+/// What the proxy says of itself while the kernel refuses, and after that.
+#[tokio::test(start_paused = true)]
+async fn what_the_kernel_refuses_is_no_sync() {
+    let mut lab = Lab::start(2);
+    lab.send(Change::Services(vec![service("web", "10.96.0.1")])).await;
+    lab.send(Change::Slices(vec![])).await;
+    lab.idle().await;
+    lab.send(Change::Node(None)).await;
+    assert_eq!(lab.step().await, Step::Reconcile);
+    lab.idle().await;
+    assert!(!lab.health.is_healthy(), "the first one was refused");
+    assert_eq!(lab.step().await, Step::Apply);
+    lab.idle().await;
+    assert!(!lab.health.is_healthy());
+    assert_eq!(lab.step().await, Step::Apply);
+    lab.idle().await;
+    assert!(!lab.health.is_healthy());
+    assert_eq!(lab.step().await, Step::Apply);
+    lab.idle().await;
+    assert!(lab.health.is_healthy());
+}
+
 #[tokio::test]
 async fn the_loop_ends_with_its_source() {
     let lab = Lab::ready().await;
@@ -351,7 +392,8 @@ async fn a_source_that_cannot_be_used_is_fatal() {
     let missing = PathBuf::from("/nowhere/at/all");
     for source in [Source::Kube(Some(missing.clone())), Source::Manifests(missing)] {
         let counters = Arc::new(Counters::default());
-        let running = run(&mut memory, source, "n1", PlannerConfig::default(), Uplinks::default(), counters);
+        let config = PlannerConfig::default();
+        let running = run(&mut memory, source, "n1", config, Uplinks::default(), counters, observed(None));
         let error =
             tokio::time::timeout(Duration::from_secs(5), running).await.expect("it ends").unwrap_err();
         assert!(format!("{error:#}").contains("/nowhere/at/all"), "{error:#}");
@@ -376,8 +418,9 @@ async fn services_from_an_api_server_are_programmed() {
     let mut memory = Memory { steps, programmed: Arc::clone(&programmed), refusals: 0 };
     let counters = Arc::new(Counters::default());
     let config = PlannerConfig::default();
-    let running =
-        run(&mut memory, Source::Kube(Some(kubeconfig)), "n1", config, Uplinks::default(), counters);
+    let observed = observed(Some(kubeconfig.clone()));
+    let source = Source::Kube(Some(kubeconfig));
+    let running = run(&mut memory, source, "n1", config, Uplinks::default(), counters, observed);
     let looking = async {
         assert_eq!(receiver.recv().await, Some(Step::Reconcile));
         assert_eq!(programmed.lock().unwrap()["shop/web:http"], ["10.244.0.1"]);

@@ -27,6 +27,8 @@ use std::{
 use anyhow::Result;
 use tokio::sync::mpsc;
 
+pub(crate) use backoff::up_to;
+pub(crate) use client::connect;
 pub use counters::Counters;
 
 use crate::state::{Change, Ingest};

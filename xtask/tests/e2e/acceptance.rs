@@ -1,5 +1,5 @@
 //! The acceptance checklist of kube-proxy's end-to-end tests, KUBE-PROXY.md section 7, by its row numbers:
-//! every row that is not for the health servers, the API server or the kubelet. `docs/acceptance.md` has all.
+//! every row that is not for the metrics server, the API server or the kubelet. `docs/acceptance.md` has all.
 //!
 //! Rows that tests elsewhere cover:
 //!
@@ -15,6 +15,7 @@
 //! | 38, 39 terminating endpoints | `policies::terminating_endpoints_serve_when_no_other_does` |
 //! | 49, 50 ports of sidecars | `services::row_051_one_name_for_different_target_ports` |
 //! | 52 UDP, pod replaced, NodePort | `packet::udp::a_socket_moves_when_its_endpoint_is_replaced` |
+//! | 61 healthz | `health::row_061_healthz_on_the_node_itself` |
 //! | 99 source ranges | `packet::policies::source_ranges_are_for_load_balancer_addresses_and_for_everyone` |
 //! | 113 to 117 hints | `hints::*` |
 

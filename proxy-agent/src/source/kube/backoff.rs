@@ -32,7 +32,7 @@ impl Backoff {
 }
 
 /// A random part of `most`.
-pub(super) fn up_to(most: Duration) -> Duration {
+pub(crate) fn up_to(most: Duration) -> Duration {
     // Each RandomState has keys of its own; how good this randomness is matters to nobody.
     let random = RandomState::new().hash_one(0_u8) % 1024;
     most.mul_f64(f64::from(u16::try_from(random).unwrap_or(0)) / 1024.0)

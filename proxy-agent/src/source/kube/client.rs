@@ -26,7 +26,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// A client for the API server that `kubeconfig` names, or for the one of the pod's service account.
-pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
     // An error says that somebody has chosen a provider before us, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = match kubeconfig {

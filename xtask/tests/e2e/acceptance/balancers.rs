@@ -10,6 +10,7 @@ use xtask::lab::{
 
 use crate::{
     fixture::{Member, TARGET, Web},
+    health_check_ports::{PORT as HEALTH_CHECK_PORT, until_gone, until_told},
     packet::{
         exposed::{Exposed, VIAS},
         policies::until_spread,
@@ -256,7 +257,7 @@ fn row_109_to_112_external_policy_local_behind_a_load_balancer() {
     let (a, b) = (stage.node("node-a"), stage.node("node-b"));
     let client = &stage.outside;
     let at = exposed.balancer();
-    stage.apply(&[exposed.service().external_local().build()]);
+    stage.apply(&[exposed.service().health_check_port(HEALTH_CHECK_PORT).build()]);
     // The balancer sends to one node or the other; only a node with an endpoint answers.
     let send_to = |node: &xtask::lab::Node| {
         for to in at {
@@ -270,6 +271,8 @@ fn row_109_to_112_external_policy_local_behind_a_load_balancer() {
         for node in [&a, &b] {
             send_to(node);
             let here = stage.node_of(endpoint) == node.name();
+            // The balancer asks who has one.
+            until_told(client, node, HEALTH_CHECK_PORT, u64::from(here));
             let answer = answer_of(&web, client);
             // The server sees the client's address.
             check(&probes(client, &VIAS, &at, |to| if here { answer(to) } else { Meets::Silence }));
@@ -283,15 +286,21 @@ fn row_109_to_112_external_policy_local_behind_a_load_balancer() {
     stage.apply(&exposed.slices(&["web-a", "web-b"].map(|name| stage.member(name))));
     for (node, endpoint) in [(&a, "web-a"), (&b, "web-b")] {
         send_to(node);
+        until_told(client, node, HEALTH_CHECK_PORT, 1);
         check(&probes(client, &VIAS, &at, answer_of(&stage.place(endpoint), client)));
     }
     // Under policy Cluster every node answers, for every endpoint.
     stage.apply(&[exposed.service().build()]);
     for node in [&a, &b] {
+        until_gone(client, node, HEALTH_CHECK_PORT);
         send_to(node);
         VIAS.iter().for_each(|via| until_spread(client, *via, at[0], 2));
     }
+    // The Service takes the port with it.
+    stage.apply(&[exposed.service().health_check_port(HEALTH_CHECK_PORT).build()]);
+    until_told(client, &a, HEALTH_CHECK_PORT, 1);
     stage.world.delete(&exposed.service().build());
+    until_gone(client, &a, HEALTH_CHECK_PORT);
     for to in at {
         eventually("it is gone", || {
             match client.run(|| xtask::lab::ask_within(Via::Tcp, to, Duration::from_millis(100))) {

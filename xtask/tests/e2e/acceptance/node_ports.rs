@@ -10,6 +10,7 @@ use xtask::lab::{
 
 use crate::{
     fixture::{Member, TARGET, Web, until_exactly},
+    health_check_ports::{PORT as HEALTH_CHECK_PORT, until_gone, until_told},
     packet::{
         exposed::{Exposed, VIAS},
         policies::{ENOUGH, until_spread},
@@ -243,6 +244,25 @@ fn row_036_041_local_policy_at_node_ports() {
 }
 
 #[test]
+fn row_037_the_health_check_fails_while_all_endpoints_terminate() {
+    if !available() {
+        return;
+    }
+    for from in SOURCES {
+        let stage = Stage::following("row-037", from);
+        let exposed = Exposed::new("web");
+        let (client, b, web) = (&stage.outside, stage.place("node-b"), stage.place("web-b"));
+        stage.apply(&[exposed.service().health_check_port(HEALTH_CHECK_PORT).build()]);
+        stage.apply(&exposed.slices(&[stage.member("web-b")]));
+        until_told(client, &b, HEALTH_CHECK_PORT, 1);
+        let leaving = |endpoint: EndpointBuilder| endpoint.terminating(true);
+        stage.apply(&exposed.slices(&[stage.member("web-b").with(leaving)]));
+        until_told(client, &b, HEALTH_CHECK_PORT, 0);
+        check(&probes(client, &VIAS, &exposed.node_port_of(&b), answer_of(&web, client)));
+    }
+}
+
+#[test]
 fn row_040_041_terminating_endpoints_at_node_ports() {
     if !available() {
         return;
@@ -292,7 +312,11 @@ fn row_048_external_policy_changes_with_three_nodes() {
     let web = stage.place("web-b");
     stage.apply(&exposed.slices(&[stage.member("web-b")]));
     for _round in 0..2 {
-        stage.apply(&[exposed.service().external_local().build()]);
+        stage.apply(&[exposed.service().health_check_port(HEALTH_CHECK_PORT).build()]);
+        for (node, endpoints) in [(&a, 0), (&b, 1), (&c, 0)] {
+            until_told(&a, node, HEALTH_CHECK_PORT, endpoints);
+            until_told(&stage.outside, node, HEALTH_CHECK_PORT, endpoints);
+        }
         check(
             &[
                 probes(&a, &VIAS, &exposed.node_port_of(&b), answer_of(&web, &a)),
@@ -303,6 +327,7 @@ fn row_048_external_policy_changes_with_three_nodes() {
             .concat(),
         );
         stage.apply(&[exposed.service().build()]);
+        [&a, &b, &c].into_iter().for_each(|node| until_gone(&a, node, HEALTH_CHECK_PORT));
         check(
             &[
                 probes(&a, &VIAS, &exposed.node_port_of(&b), answer_of(&web, &a)),

@@ -1,0 +1,212 @@
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Error, Result, anyhow};
+use proxy_common::Family;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Event, Events, Health,
+    health_checks::{HealthChecks, Step},
+    health_server,
+    listener::{self, Families},
+};
+use crate::{
+    plan::HealthCheckChange,
+    privileges::{Duty, Privileges, warn_of},
+};
+
+/// Before an address that could not be had is asked for again, as kube-proxy has it.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long the last words may take when the agent cannot start.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// What to serve, and to whom to say things.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of this node.
+    pub node_name: String,
+    /// The API server that hears of events; `None` for a host without one.
+    pub api_server: Option<ApiServer>,
+    /// Where `/healthz` is served; `None` is nowhere.
+    pub healthz: Option<SocketAddr>,
+    /// Whether the agent ends when an address that it should serve on cannot be had.
+    pub bind_hard_fail: bool,
+    /// A change that waits for twice as long makes the proxy unhealthy.
+    pub sync_period: Duration,
+    /// What the thread that serves keeps of its privileges.
+    pub privileges: Privileges,
+}
+
+/// Which API server.
+#[derive(Clone, Debug)]
+pub struct ApiServer {
+    /// The one of this kubeconfig; without, that of the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// What the loop tells those who watch it. Nothing of it waits for anybody.
+#[derive(Debug)]
+pub struct Observer {
+    health: Arc<Health>,
+    events: Events,
+    steps: mpsc::UnboundedSender<Step>,
+    /// Where load balancers may ask, as was said last.
+    addresses: Vec<IpAddr>,
+    /// Whether new traffic may come to a node of which there is no Node object.
+    eligible_without_node: bool,
+}
+
+/// The servers at work, on a thread of their own: they answer also while the loop is busy, and those who ask do
+/// not hold it up.
+#[derive(Debug)]
+pub struct Observation {
+    failed: oneshot::Receiver<Error>,
+}
+
+/// Starts to answer and to say things.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(options: Options) -> Result<(Observer, Observation)> {
+    raise_file_limit();
+    // A host without a cluster has no Node object, and nobody who would take it away.
+    let eligible_without_node = options.api_server.is_none();
+    let health = Arc::new(Health::new(options.sync_period, eligible_without_node));
+    let (events, sender) = match &options.api_server {
+        None => (Events::nowhere(&options.node_name), None),
+        Some(ApiServer { kubeconfig }) => {
+            let (events, sender) = Events::to_api_server(&options.node_name, kubeconfig.clone());
+            (events, Some(sender))
+        }
+    };
+    let (observer, steps) = Observer::new(Arc::clone(&health), events.clone(), eligible_without_node);
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("starting the runtime that answers health checks")?;
+    let (fail, failed) = oneshot::channel();
+    let privileges = options.privileges;
+    let work = async move {
+        if let Some(sender) = sender {
+            tokio::spawn(sender.run());
+        }
+        events.send(Event::starting());
+        tokio::spawn(HealthChecks::new(Arc::clone(&health), events.clone()).run(steps));
+        let Err(error) = serve_health(&options, &health, &events).await;
+        // An error says that the agent is stopping.
+        let _ = fail.send(error);
+    };
+    // It ends with the process.
+    let started = thread::Builder::new().name("observe".into()).spawn(move || {
+        warn_of(privileges.limit(Duty::Serve));
+        runtime.block_on(work);
+    });
+    started.context("starting the thread that answers health checks")?;
+    Ok((observer, Observation { failed }))
+}
+
+/// Serves for ever, where that is asked for.
+async fn serve_health(options: &Options, health: &Arc<Health>, events: &Events) -> Result<Infallible> {
+    let Some(address) = options.healthz else { return std::future::pending().await };
+    let listener = loop {
+        match listener::bind(address, Families::Both) {
+            Ok(listener) => break listener,
+            Err(error) if options.bind_hard_fail => {
+                let what = format!("cannot serve /healthz on {address}: {error}");
+                events.send(Event::failed_to_start("FailedToStartProxierHealthcheck", what.clone()));
+                events.flush(LAST_WORDS).await;
+                return Err(anyhow!("{what}; free the address, or name another with --healthz-bind-address"));
+            }
+            Err(error) => {
+                warn!("cannot serve /healthz on {address}: {error}; trying again every {} s", RETRY.as_secs())
+            }
+        }
+        sleep(RETRY).await;
+    };
+    info!(%address, "serving /healthz");
+    Ok(listener::serve(listener, health_server::router(health)).await)
+}
+
+/// There may be thousands of health check node ports, and the usual limit is 1024 files.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        debug!("raising the limit of open files: {error}");
+    }
+}
+
+impl Observation {
+    /// Waits until the agent has to end because of it, which is never as a rule.
+    pub async fn failed(&mut self) -> Error {
+        let broken = |_| anyhow!("the thread that answers health checks has ended by itself");
+        (&mut self.failed).await.unwrap_or_else(broken)
+    }
+}
+
+impl Observer {
+    /// An observer, and what it tells the servers of health checks.
+    pub(super) fn new(
+        health: Arc<Health>,
+        events: Events,
+        eligible_without_node: bool,
+    ) -> (Self, mpsc::UnboundedReceiver<Step>) {
+        let (steps, receiver) = mpsc::unbounded_channel();
+        (Self { health, events, steps, addresses: Vec::new(), eligible_without_node }, receiver)
+    }
+
+    /// One that only keeps the health, which it shares.
+    #[cfg(test)]
+    pub(crate) fn of(health: &Arc<Health>) -> Self {
+        Self::new(Arc::clone(health), Events::nowhere("here"), true).0
+    }
+
+    /// What is known of the proxy's health.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Where events are said.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// A change has come.
+    pub(crate) fn received(&self) {
+        self.health.received();
+    }
+
+    /// Services and their endpoints are programmed; load balancers may ask for them on these addresses.
+    pub(crate) fn health_checks(&mut self, addresses: &[IpAddr], changes: Vec<HealthCheckChange>) {
+        // The receiver is gone only when its thread is, and then the agent ends.
+        if self.addresses != addresses {
+            self.addresses = addresses.to_vec();
+            let _ = self.steps.send(Step::Addresses(addresses.to_vec()));
+        }
+        if !changes.is_empty() {
+            let _ = self.steps.send(Step::Checks(changes));
+        }
+    }
+
+    /// All that has come is programmed, but for what the kernel refuses of a family.
+    pub(crate) fn programmed(&self, is_complete: impl Fn(Family) -> bool) {
+        self.health.programmed(is_complete);
+    }
+
+    /// What the source says of the Node.
+    pub(crate) fn node(&self, store: &crate::state::Store) {
+        self.health.set_eligible(store.is_eligible(self.eligible_without_node));
+    }
+}

@@ -26,7 +26,7 @@ pub use reconcile::reconcile;
 
 use crate::{
     links::{Uplinks, watch as watch_links},
-    observe::{Observation, Observer},
+    observe::{Event, Observation, Observer},
     plan::PlannerConfig,
     source::{kube, manifests},
     state::Change,
@@ -60,6 +60,7 @@ pub async fn run<P: Programmer>(
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("setting up the handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("setting up the handler for SIGINT")?;
+    observer.events().send(Event::starting());
     let (sender, changes) = mpsc::channel(QUEUE);
     let mut source = tokio::spawn(follow(source, node_name.to_owned(), sender, Arc::clone(&counters)));
     let (facts, links) = watch::channel(None);

@@ -6,10 +6,7 @@ mod sender;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,6 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
@@ -39,7 +37,6 @@ struct Shared {
     told: Mutex<Told>,
     /// `None` without an API server: then events are in the log only.
     queue: Option<mpsc::Sender<Order>>,
-    dropped: AtomicU64,
 }
 
 /// What the sender is to do.
@@ -141,12 +138,7 @@ impl Events {
     }
 
     fn new(node: &str, queue: Option<mpsc::Sender<Order>>) -> Self {
-        Self(Arc::new(Shared {
-            node: node.into(),
-            told: Mutex::default(),
-            queue,
-            dropped: AtomicU64::new(0),
-        }))
+        Self(Arc::new(Shared { node: node.into(), told: Mutex::default(), queue }))
     }
 
     /// Name of the node that all this is about.
@@ -166,17 +158,11 @@ impl Events {
             }
         }
         if let Some(queue) = &self.0.queue
-            && queue.try_send(Order::Send(event)).is_err()
+            && let Err(full) = queue.try_send(Order::Send(event))
         {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            debug!("an event is left out, too many wait: {full}");
         }
         true
-    }
-
-    /// Events that were not sent because too many waited.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until everything that was said has been sent, but not for long.

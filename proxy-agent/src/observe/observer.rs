@@ -1,5 +1,6 @@
 use std::{
     convert::Infallible,
+    future,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -101,9 +102,12 @@ pub fn start(options: Options) -> Result<(Observer, Observation)> {
         if let Some(sender) = sender {
             tokio::spawn(sender.run());
         }
-        events.send(Event::starting());
-        tokio::spawn(HealthChecks::new(Arc::clone(&health), events.clone()).run(steps));
-        let Err(error) = serve_health(&options, &health, &events).await;
+        let checks = HealthChecks::new(Arc::clone(&health), events.clone()).run(steps);
+        let Err(error) = tokio::select! {
+            served = serve_health(&options, &health, &events) => served,
+            // The loop has ended, and the agent with it.
+            () = checks => future::pending().await,
+        };
         // An error says that the agent is stopping.
         let _ = fail.send(error);
     };
@@ -118,7 +122,7 @@ pub fn start(options: Options) -> Result<(Observer, Observation)> {
 
 /// Serves for ever, where that is asked for.
 async fn serve_health(options: &Options, health: &Arc<Health>, events: &Events) -> Result<Infallible> {
-    let Some(address) = options.healthz else { return std::future::pending().await };
+    let Some(address) = options.healthz else { return future::pending().await };
     let listener = loop {
         match listener::bind(address, Families::Both) {
             Ok(listener) => break listener,

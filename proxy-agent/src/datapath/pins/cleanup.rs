@@ -33,7 +33,10 @@ fn pins(root: &Path) -> Result<Vec<String>, Error> {
     // Not held on to: an open directory would keep the bpffs from being unmounted.
     drop(lock(root)?);
     let links = root.join(LINKS);
-    for name in names(&links)? {
+    let mut all = names(&links)?;
+    // What was sent to an endpoint just now is still answered by the Service.
+    all.sort_by_key(|name| translates_answers(name));
+    for name in all {
         let pin = links.join(&name);
         if let Ok(link) = sys::open_pin(&pin) {
             // Before 5.9 a link goes with its last reference, which is the pin as a rule.
@@ -71,6 +74,11 @@ fn pins(root: &Path) -> Result<Vec<String>, Error> {
         removed.push(format!("directory {}", root.display()));
     }
     Ok(removed)
+}
+
+/// Whether a link's program makes answers of endpoints look like the Service's.
+fn translates_answers(link: &str) -> bool {
+    ["getpeername", "recvmsg", "uplink_egress", "workload_egress"].iter().any(|hook| link.starts_with(hook))
 }
 
 fn remove_dir(path: &Path) -> Result<(), Error> {

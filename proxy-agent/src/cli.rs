@@ -40,7 +40,7 @@ enum Command {
     Links(output::ViewArgs),
     /// Show the flows of the packet path that the pinned maps hold now.
     Flows(flows::Args),
-    /// Remove every pin and link: the node is then without service routing.
+    /// Remove every pin and link, the node is then without service routing; or what kube-proxy left.
     Cleanup(cleanup::Args),
 }
 

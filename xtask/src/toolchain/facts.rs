@@ -35,10 +35,8 @@ pub(super) struct Facts {
     pub(super) llvm_dev: bool,
     /// Debian's clippy.
     pub(super) debian_clippy: bool,
-    /// bpftool is there.
-    pub(super) bpftool: bool,
-    /// Python with pip is there.
-    pub(super) pip: bool,
+    /// What tests use, by the names of the packages, as far as it is there.
+    pub(super) tools: Vec<&'static str>,
     /// apt-get is there, and the system calls itself Debian or like Debian.
     pub(super) debian: bool,
     /// We may install packages.
@@ -69,12 +67,15 @@ impl Facts {
             llvm_dev: Path::new(LLVM_PREFIX).join("bin/llvm-config").is_file()
                 && Path::new(LLVM_PREFIX).join("include/llvm-c/Core.h").is_file(),
             debian_clippy: Path::new(DEBIAN_CLIPPY).is_file(),
-            bpftool: on_path("bpftool").is_some() || Path::new("/usr/sbin/bpftool").is_file(),
-            pip: output("python3", &["-m", "pip", "--version"]).is_some(),
+            tools: tools(),
             debian: on_path("apt-get").is_some()
                 && fs::read_to_string("/etc/os-release").is_ok_and(|text| is_debian(&text)),
             root: nix::unistd::geteuid().is_root(),
         }
+    }
+
+    pub(super) fn has_tool(&self, package: &str) -> bool {
+        self.tools.contains(&package)
     }
 }
 
@@ -83,6 +84,15 @@ impl Linker {
         let version = Version::find(&output(&path, &["--version"])?)?;
         Some(Self { path, version })
     }
+}
+
+fn tools() -> Vec<&'static str> {
+    let programs = [("bpftool", "bpftool"), ("iptables", "iptables-nft-restore"), ("nftables", "nft")];
+    let is_there =
+        |program: &str| on_path(program).is_some() || Path::new("/usr/sbin").join(program).is_file();
+    let there = programs.into_iter().filter(|(_, program)| is_there(program)).map(|(package, _)| package);
+    let pip = output("python3", &["-m", "pip", "--version"]).map(|_| "python3-pip");
+    there.chain(pip).collect()
 }
 
 fn nightly_sysroot() -> Option<PathBuf> {

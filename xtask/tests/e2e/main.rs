@@ -28,4 +28,5 @@ mod privileges;
 mod scale;
 mod scene;
 mod socket_path;
+mod takeover;
 mod world;

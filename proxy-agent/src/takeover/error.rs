@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// Several things; all else is gone.
     #[error("{}", list(.0))]
-    Some(Vec<Error>),
+    Some(Vec<Self>),
 }
 
 impl Error {

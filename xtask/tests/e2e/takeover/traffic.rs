@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use xtask::lab::{Load, LoadSpec, Place, Stream, UdpSession, Via};
+use xtask::lab::{Load, LoadSpec, Place, Stream, UdpSession, Via, objects::ServiceBuilder};
 
 use super::rules::{Mode, ready, tables};
 use crate::{
@@ -38,7 +38,7 @@ fn service(stage: &Stage) -> Vec<Value> {
         service.port(name, protocol, 80, TARGET).node_port(NODE_PORT)
     });
     let ips = EXTERNAL.map(|ip| ip.parse::<IpAddr>().expect("an address"));
-    let service = ips.into_iter().fold(service, |service, ip| service.external_ip(ip));
+    let service = ips.into_iter().fold(service, ServiceBuilder::external_ip);
     [vec![service.build()], web.slices(&[stage.member("web-a")])].concat()
 }
 

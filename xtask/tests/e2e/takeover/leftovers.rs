@@ -140,24 +140,19 @@ fn links_and_sets_of_ipvs_mode_go() {
     node.add_idle_link("kube-ipvs0").expect("a link");
     node.add_address("kube-ipvs0", "10.96.0.1".parse().expect("an address")).expect("another address");
     let run = |command: &[&str]| output(&node, command, "");
-    let ipset = Command::new("ipset").arg("--version").output().is_ok();
-    if ipset {
-        for set in ["KUBE-CLUSTER-IP", "KUBE-MINE"] {
-            run(&["ipset", "create", set, "hash:ip,port"]);
-        }
-        run(&["ipset", "create", "KUBE-NODE-PORT-TCP", "bitmap:port", "range", "0-65535"]);
-        run(&["ipset", "add", "KUBE-NODE-PORT-TCP", "30080"]);
+    for set in ["KUBE-CLUSTER-IP", "KUBE-MINE"] {
+        run(&["ipset", "create", set, "hash:ip,port"]);
     }
+    run(&["ipset", "create", "KUBE-NODE-PORT-TCP", "bitmap:port", "range", "0-65535"]);
+    run(&["ipset", "add", "KUBE-NODE-PORT-TCP", "30080"]);
     let removed = remove(&node);
     assert!(removed.contains("removed link kube-ipvs0 with "), "{removed}");
     let links = node.run(|| fs::read_to_string("/proc/net/dev")).expect("the links");
     assert!(!links.contains("kube-ipvs0"), "{links}");
-    if ipset {
-        for set in ["KUBE-CLUSTER-IP", "KUBE-NODE-PORT-TCP"] {
-            assert!(removed.contains(&format!("removed IP set {set}")), "{removed}");
-        }
-        assert_eq!(run(&["ipset", "list", "-n"]).trim(), "KUBE-MINE");
+    for set in ["KUBE-CLUSTER-IP", "KUBE-NODE-PORT-TCP"] {
+        assert!(removed.contains(&format!("removed IP set {set}")), "{removed}");
     }
+    assert_eq!(run(&["ipset", "list", "-n"]).trim(), "KUBE-MINE");
 }
 
 #[test]

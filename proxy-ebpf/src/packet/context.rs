@@ -75,9 +75,13 @@ pub(super) fn is_inside(mut behind: usize, end: usize) -> bool {
     behind <= end
 }
 
-/// An offset into a frame. It is less than this anyway, but the verifier has lost sight of that where the offset was kept in
-/// memory meanwhile.
+/// The place `offset` bytes behind `data`, where a packet begins. An offset is less than this anyway, but the verifier has lost
+/// sight of that where it was kept in memory meanwhile; and before it is added, in one step with it, for that of kernel 5.10
+/// also forgets the limits of what the compiler has put on the stack.
 #[inline(always)]
-pub(super) const fn bounded(offset: u32) -> usize {
-    (offset & 0xfff) as usize
+pub(super) fn place(data: usize, offset: u32) -> usize {
+    let mut place = offset as usize;
+    // SAFETY: arithmetic on registers; it touches nothing else.
+    unsafe { asm!("{0} &= 4095", "{0} += {1}", inout(reg) place, in(reg) data, options(nomem, nostack)) };
+    place
 }

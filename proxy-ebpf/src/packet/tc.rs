@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 
 use super::{
-    context::{Context, bounded, is_inside},
+    context::{Context, is_inside, place},
     headers::Headers,
     notice::{self, Message, Notice},
     route::Request,
@@ -115,7 +115,7 @@ impl Context for Tc {
     #[inline(always)]
     fn reach(self, bytes: u32) -> bool {
         let (data, end) = self.data();
-        if is_inside(data + bounded(bytes), end) {
+        if is_inside(place(data, bytes), end) {
             return true;
         }
         // SAFETY: the program's own context.
@@ -125,7 +125,7 @@ impl Context for Tc {
     #[inline(always)]
     fn read<T: Copy>(self, offset: u32) -> Option<T> {
         let (data, end) = self.data();
-        let start = data + bounded(offset);
+        let start = place(data, offset);
         if !is_inside(start + size_of::<T>(), end) {
             return None;
         }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use proxy_common::checksum;
 
 use super::{
-    context::{Context, bounded, is_inside},
+    context::{Context, is_inside, place},
     headers::Headers,
     notice::{Message, Notice},
     route::Request,
@@ -45,7 +45,7 @@ impl Xdp {
     #[inline(always)]
     fn place<T>(self, offset: u32) -> Option<*mut T> {
         let (data, end) = self.data();
-        let start = data + bounded(offset);
+        let start = place(data, offset);
         if !is_inside(start + size_of::<T>(), end) { None } else { Some(start as *mut T) }
     }
 }
@@ -80,7 +80,7 @@ impl Context for Xdp {
     #[inline(always)]
     fn reach(self, bytes: u32) -> bool {
         let (data, end) = self.data();
-        is_inside(data + bounded(bytes), end)
+        is_inside(place(data, bytes), end)
     }
 
     #[inline(always)]

@@ -25,7 +25,7 @@ pub(super) fn make<I: Notice>(
     bytes: &mut [u32; MOST_QUOTED as usize / 4],
 ) -> Option<()> {
     let before_transport = headers.transport.wrapping_sub(headers.ip);
-    let kept = if protocol(headers.protocol) == Some(Protocol::Tcp) { 20 } else { 8 };
+    let kept = kept::<I>(headers, before_transport);
     let quoted = before_transport.wrapping_add(kept);
     if !(8..=MOST_QUOTED).contains(&quoted) || before_transport > MOST_QUOTED {
         return None;
@@ -62,6 +62,18 @@ pub(super) fn make<I: Notice>(
     (ctx.write(ETHERNET + I::HEADER, icmp, true)
         && ctx.write(ETHERNET, I::header(headers, I::ICMP, length), true))
     .then_some(())
+}
+
+/// Bytes of the transport header that are quoted. 8 are what RFC 792 asks for. The kernel shortens no packet by bytes that
+/// its network card is still to put a checksum into, which TCP has further behind; and believes an error about an INIT of SCTP
+/// only if it quotes the tag, which is the last of 20 (RFC 9260 section 10).
+#[inline(always)]
+fn kept<I: PacketIp>(headers: &Headers<I::Words>, before_transport: u32) -> u32 {
+    match protocol(headers.protocol) {
+        Some(Protocol::Tcp) => 20,
+        Some(Protocol::Sctp) if headers.length >= before_transport.wrapping_add(20) => 20,
+        _ => 8,
+    }
 }
 
 /// A number from 1 to [`MOST_QUOTED`] as it is, in a way that the verifier can follow: what the compiler knows of it, it does

@@ -6,6 +6,7 @@
 mod classify;
 mod dump;
 mod facts;
+mod offloads;
 mod topology;
 mod uplinks;
 mod watch;

@@ -21,16 +21,18 @@ pub(super) fn run(args: ViewArgs) -> anyhow::Result<()> {
 }
 
 fn row(link: &LinkView) -> Vec<String> {
-    let LinkView { index, name, role, addresses, sources, attached, .. } = link;
-    let name = match (index, name) {
-        (0, _) => "(any other)",
-        (_, Some(name)) => name,
-        (_, None) => "(gone)",
+    let LinkView { index, name, parent, role, addresses, sources, attached, .. } = link;
+    let name = match (index, name, parent) {
+        (0, ..) => "(any other)".to_owned(),
+        // As `ip link` shows it.
+        (_, Some(name), Some(parent)) => format!("{name}@{parent}"),
+        (_, Some(name), None) => name.clone(),
+        (_, None, _) => "(gone)".to_owned(),
     };
     let list = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(",") };
     vec![
         index.to_string(),
-        name.to_owned(),
+        name,
         (*role).to_owned(),
         list(addresses.iter().map(ToString::to_string).collect()),
         list(sources.iter().map(ToString::to_string).collect()),
@@ -49,6 +51,7 @@ mod tests {
         let mut link = LinkView {
             index: 4,
             name: Some("eth0".into()),
+            parent: None,
             role: "uplink",
             addresses: vec!["10.0.0.1".parse().unwrap()],
             sources: vec!["10.0.0.1".parse().unwrap()],
@@ -56,6 +59,8 @@ mod tests {
             attached,
         };
         assert_eq!(row(&link), ["4", "eth0", "uplink", "10.0.0.1", "10.0.0.1", "uplink_ingress/tcx"]);
+        link = LinkView { name: Some("eth0.7".into()), parent: Some("eth0".into()), ..link };
+        assert_eq!(row(&link)[1], "eth0.7@eth0");
         link = LinkView { name: None, attached: Vec::new(), ..link };
         assert_eq!(row(&link)[1..], ["(gone)", "uplink", "10.0.0.1", "10.0.0.1", "-"]);
     }

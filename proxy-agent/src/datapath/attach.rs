@@ -194,6 +194,16 @@ impl Attachments {
 
     fn attach_xdp(&mut self, netlink: &Netlink, pins: &Pins, link: &Link) -> io::Result<Attached> {
         let Link { index, name, mtu, .. } = link;
+        if link.hides_tags {
+            self.say(*index, || {
+                format!(
+                    "no XDP on link {name}: it takes the tags off the frames of the VLANs that are on it before a \
+                     program sees them; its packets are served after the driver. With `ethtool -K {name} \
+                     rx-vlan-offload off` it can have XDP"
+                )
+            });
+            return Ok(Attached::Refused);
+        }
         if self.no_xdp.get(index) == Some(mtu) {
             return Ok(Attached::Refused);
         }

@@ -38,6 +38,7 @@ pub fn classify(facts: &Facts, node: &[IpAddr], uplinks: &Uplinks) -> Topology {
             source4: own.and_then(|link| source(link, node, Family::V4)).and_then(v4).or(primary4),
             source6: own.and_then(|link| source(link, node, Family::V6)).and_then(v6).or(primary6),
             ethernet: link.ethernet,
+            hides_tags: link.hides_tags,
             mtu: link.mtu,
         }
     });

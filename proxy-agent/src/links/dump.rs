@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -16,10 +16,12 @@ use rtnetlink::{
     },
 };
 
-use super::{Facts, LinkFacts, RouteFacts, RouteKind};
+use super::{Facts, LinkFacts, RouteFacts, RouteKind, offloads};
 
 /// Kernel table of what is delivered locally.
 const LOCAL: u32 = 255;
+/// Kind of a link that is a VLAN on another one.
+const VLAN: &str = "vlan";
 /// `IFA_F_TEMPORARY`, which IPv4 calls secondary.
 const TEMPORARY: AddressFlags = AddressFlags::Secondary;
 
@@ -41,6 +43,13 @@ pub(super) async fn read(handle: &Handle) -> Result<Facts, Error> {
     let mut found = handle.link().get().execute();
     while let Some(message) = found.try_next().await? {
         links.insert(message.header.index, link(&message));
+    }
+    let parents: BTreeSet<u32> = links.values().filter_map(|link| link.parent).collect();
+    for parent in parents {
+        if let Some(link) = links.get_mut(&parent) {
+            // In doubt it does.
+            link.hides_tags = offloads::takes_tags_off(&link.name).unwrap_or(true);
+        }
     }
     let mut found = handle.address().get().execute();
     while let Some(message) = found.try_next().await? {
@@ -70,11 +79,14 @@ fn link(message: &LinkMessage) -> LinkFacts {
     };
     let mut is_part = false;
     let mut of_vrf = false;
+    let (mut lower, mut is_elsewhere) = (None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(master) => is_part = *master != 0,
+            LinkAttribute::Link(index) => lower = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
@@ -89,6 +101,7 @@ fn link(message: &LinkMessage) -> LinkFacts {
         }
     }
     link.enslaved = is_part && !of_vrf;
+    link.parent = lower.filter(|_| link.kind == VLAN && !is_elsewhere);
     link
 }
 

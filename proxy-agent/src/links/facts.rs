@@ -28,6 +28,11 @@ pub struct LinkFacts {
     pub enslaved: bool,
     /// What it is by its driver (`veth`, `vxlan`); empty for a physical link.
     pub kind: String,
+    /// Of a VLAN: index of the link that its frames go over with a tag, if that is in this namespace as well.
+    pub parent: Option<u32>,
+    /// It takes the tags off the frames that come in, before XDP programs see them (the offload `rx-vlan-offload`). Looked
+    /// at only where there are VLANs on the link.
+    pub hides_tags: bool,
     /// Bytes.
     pub mtu: u32,
     /// Every address that packets are taken in for, in the kernel's order.

@@ -33,6 +33,8 @@ pub struct Link {
     pub source6: Option<Ipv6Addr>,
     /// Frames on it have Ethernet headers: the packet programs understand no others.
     pub ethernet: bool,
+    /// There are VLANs on it, and an XDP program would not see which frames are theirs.
+    pub hides_tags: bool,
     /// Bytes.
     pub mtu: u32,
 }

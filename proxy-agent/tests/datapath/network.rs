@@ -137,6 +137,7 @@ pub(crate) fn topology(links: &[(u32, LinkRole)]) -> Topology {
         source4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         source6: None,
         ethernet: true,
+        hides_tags: false,
         mtu: 1500,
     };
     Topology { links: links.iter().map(link).collect(), ..Topology::default() }

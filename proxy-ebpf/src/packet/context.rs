@@ -59,11 +59,8 @@ pub(crate) trait Context: Copy {
     /// `bpf_fib_lookup`; `request` is a `struct bpf_fib_lookup`.
     fn look_up_route(self, request: *mut Request) -> i64;
 
-    /// The ethertype of the frame, in host order.
-    #[inline(always)]
-    fn ethertype(self) -> Option<u16> {
-        self.read::<u16>(12).map(u16::from_be)
-    }
+    /// The ethertype of the frame, in host order. That of a VLAN's tag, or `None`, for a frame of a VLAN.
+    fn ethertype(self) -> Option<u16>;
 }
 
 /// Whether a packet's bytes up to `behind` are before its `end`. What the compiler would make of a comparison for a single byte,

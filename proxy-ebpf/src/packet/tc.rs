@@ -24,6 +24,8 @@ const BPF_F_PSEUDO_HDR: u64 = 1 << 4;
 const BPF_F_MARK_MANGLED_0: u64 = 1 << 5;
 const BPF_F_INGRESS: u64 = 1;
 const BPF_ADJ_ROOM_MAC: u32 = 1;
+/// Which bits of a tag are the VLAN's number. It is 0 in a tag that gives a priority and no VLAN.
+const VLAN_NUMBER: u32 = 0xfff;
 
 /// A socket buffer.
 ///
@@ -79,6 +81,17 @@ impl Tc {
                 read_volatile(&raw const (*self.0).data) as usize,
                 read_volatile(&raw const (*self.0).data_end) as usize,
             )
+        }
+    }
+
+    /// Whether the frame is of a VLAN. Here the tag is kept beside the frame, which looks as if it had none. Without one,
+    /// older kernels leave in its place what was there before.
+    #[inline(always)]
+    fn is_tagged(self) -> bool {
+        // SAFETY: as in `data`.
+        unsafe {
+            read_volatile(&raw const (*self.0).vlan_present) != 0
+                && read_volatile(&raw const (*self.0).vlan_tci) & VLAN_NUMBER != 0
         }
     }
 }
@@ -176,6 +189,11 @@ impl Context for Tc {
     #[inline(always)]
     fn answer<I: Notice>(self, headers: &Headers<I::Words>, message: Message) -> i32 {
         notice::send::<I>(self, headers, message)
+    }
+
+    #[inline(always)]
+    fn ethertype(self) -> Option<u16> {
+        if self.is_tagged() { None } else { self.read::<u16>(12).map(u16::from_be) }
     }
 
     #[inline(always)]

@@ -139,6 +139,11 @@ impl Context for Xdp {
     }
 
     #[inline(always)]
+    fn ethertype(self) -> Option<u16> {
+        self.read::<u16>(12).map(u16::from_be)
+    }
+
+    #[inline(always)]
     fn look_up_route(self, request: *mut Request) -> i64 {
         // SAFETY: the program's own context, and a request as long as the kernel's structure.
         unsafe { bpf_fib_lookup(self.0.cast(), request.cast(), size_of::<Request>() as i32, 0) }

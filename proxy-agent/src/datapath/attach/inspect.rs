@@ -22,6 +22,8 @@ pub struct LinkView {
     pub index: u32,
     /// Interface name; `None` for a link that is gone.
     pub name: Option<String>,
+    /// Of a VLAN: name of the link that its frames go over.
+    pub parent: Option<String>,
     /// `uplink`, `workload`, `none`; `unknown` when the programs know nothing of it.
     pub role: &'static str,
     /// The link's own addresses.
@@ -57,6 +59,8 @@ pub fn inspect_links(bpffs: &Path, facts: &Facts) -> Result<Vec<LinkView>, Error
     for link in facts.links.iter().filter(|link| !link.loopback) {
         let mut view = view(link.index, table.entries().get(&link.index));
         view.name = Some(link.name.clone());
+        let parent = facts.links.iter().find(|other| Some(other.index) == link.parent);
+        view.parent = parent.map(|parent| parent.name.clone());
         view.addresses.clone_from(&link.addresses);
         view.attached = attached(&netlink, bpffs, link.index);
         views.push(view);
@@ -77,6 +81,7 @@ fn view(index: u32, entry: Option<&Link>) -> LinkView {
     LinkView {
         index,
         name: None,
+        parent: None,
         role: entry.map_or("unknown", |entry| match entry.role {
             LinkRole::None => "none",
             LinkRole::Uplink => "uplink",

@@ -95,6 +95,7 @@ mod tests {
             source4: Some(source.into()),
             source6: None,
             ethernet: true,
+            hides_tags: false,
             mtu: 1500,
         };
         let topology = Topology {

@@ -19,6 +19,7 @@ mod bpf;
 mod capture;
 mod cgroup;
 mod client;
+mod features;
 mod interrupt;
 mod links;
 mod load;
@@ -49,6 +50,7 @@ pub use self::agent::{Agent, AgentSpec};
 pub use self::bpf::AttachedProgram;
 pub use self::capture::Capture;
 pub use self::client::{Answer, Failure, Step, TcpSession, UdpSession, Via, ask, ask_within};
+pub use self::features::Feature;
 pub use self::interrupt::{exit_on_ctrl_c, wait_if_stopping};
 pub use self::links::{ETH0, Network, Offload};
 pub use self::load::{Load, LoadReport, LoadSpec};
@@ -57,7 +59,7 @@ pub use self::manifests::Manifests;
 pub use self::node::{Node, Pod, SecondLink};
 pub use self::place::Place;
 pub use self::raw::{PacketSocket, RawSender};
-pub use self::sctp::{SctpServer, SctpSession};
+pub use self::sctp::{SctpServer, SctpSession, SctpSocketServer};
 pub use self::server::Server;
 pub use self::stream::{Stream, StreamReport};
 
@@ -110,12 +112,29 @@ impl Lab {
         Ok(lab)
     }
 
+    /// The same, but each node's `eth0` is a VLAN on a link without addresses, and each VLAN has another number: what goes
+    /// over that link without the right tag is lost.
+    pub fn with_vlans(name: &str, nodes: &[(&str, &[&str])]) -> anyhow::Result<Self> {
+        let lab = Self::new(name)?;
+        for (id, (node, pods)) in (100..).zip(nodes) {
+            let node = lab.add_node_by(node, Some(id))?;
+            for pod in *pods {
+                lab.add_pod(&node, pod)?;
+            }
+        }
+        Ok(lab)
+    }
+
     /// Adds a node and connects it to the router.
     pub fn add_node(&self, name: &str) -> anyhow::Result<Node> {
+        self.add_node_by(name, None)
+    }
+
+    fn add_node_by(&self, name: &str, vlan: Option<u16>) -> anyhow::Result<Node> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(!nodes.contains_key(name), "the lab has a node {name} already");
         let id = node::next_id(&self.node_ids).context("no room for another node")?;
-        let node = Node::new(name, id, &self.router, &self.mounts, &self.ticket)
+        let node = Node::new(name, id, vlan, &self.router, &self.mounts, &self.ticket)
             .with_context(|| format!("adding the node {name} to the lab"))?;
         nodes.insert(name.to_owned(), node.clone());
         Ok(node)
@@ -140,6 +159,12 @@ impl Lab {
     pub fn add_second_link(&self, node: &Node) -> anyhow::Result<SecondLink> {
         let added = self.router.connect_again(node);
         added.with_context(|| format!("adding a second link to {}", node.name()))
+    }
+
+    /// Adds a VLAN to a node's link, over which it is connected to the router once more. It is `eth1` there.
+    pub fn add_vlan(&self, node: &Node, id: u16) -> anyhow::Result<SecondLink> {
+        let added = self.router.connect_by_vlan(node, id);
+        added.with_context(|| format!("adding the VLAN {id} to the link of {}", node.name()))
     }
 
     /// Makes the router send packets for a network to a node.

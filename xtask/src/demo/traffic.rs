@@ -167,5 +167,6 @@ fn via(via: Via) -> &'static str {
         Via::Udp => "udp",
         Via::UdpConnected => "udp-c",
         Via::Sctp => "sctp",
+        Via::SctpSocket => "sctp-socket",
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::socket::{SockaddrStorage, connect};
 use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sctp::SctpSession;
+use super::sctp::{self, SctpSession};
 use super::sys;
 
 /// How long `ask` waits for a connection and for an answer, each.
@@ -29,6 +29,8 @@ pub enum Via {
     UdpConnected,
     /// An association on a raw socket, which the socket programs of a node do not see; ended in order.
     Sctp,
+    /// An association on a socket of the kernel's.
+    SctpSocket,
 }
 
 /// What a server said, and what the client's socket says about it.
@@ -112,6 +114,7 @@ pub fn ask_within(via: Via, to: SocketAddr, patience: Duration) -> Result<Answer
         Via::Mptcp => TcpSession::connect_mptcp(to, patience)?.ask(b"who are you?"),
         Via::Udp => UdpSession::open(to, patience)?.ask_to(b"who are you?", to),
         Via::UdpConnected => UdpSession::connect(to, patience)?.ask(b"who are you?"),
+        Via::SctpSocket => TcpSession::connect_sctp(to, patience)?.ask(b"who are you?"),
         Via::Sctp => {
             let mut session = SctpSession::connect(to, patience)?;
             let answer = session.ask(b"who are you?")?;
@@ -154,8 +157,19 @@ impl TcpSession {
         Self::over(stream, patience)
     }
 
+    /// The same with SCTP of the kernel's.
+    pub fn connect_sctp(to: SocketAddr, patience: Duration) -> Result<Self, Failure> {
+        let stream = sctp::connect_by_kernel(to, patience).map_err(Failure::at(Step::Connect))?;
+        Self::with_limit(stream, patience)
+    }
+
     fn over(stream: TcpStream, patience: Duration) -> Result<Self, Failure> {
-        let set = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(patience)));
+        stream.set_nodelay(true).map_err(Failure::at(Step::Open))?;
+        Self::with_limit(stream, patience)
+    }
+
+    fn with_limit(stream: TcpStream, patience: Duration) -> Result<Self, Failure> {
+        let set = stream.set_read_timeout(Some(patience));
         set.and_then(|()| stream.set_write_timeout(Some(patience))).map_err(Failure::at(Step::Open))?;
         Ok(Self { stream: BufReader::new(stream) })
     }

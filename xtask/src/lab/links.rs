@@ -30,6 +30,10 @@ pub enum Offload {
     /// Segments that are received are merged. A veth takes frames that others redirect to its peer only with this, or
     /// with an XDP program of its own.
     ReceiveMerge,
+    /// Tags of VLANs. Without it the kernel writes them into the frames; of a veth pair the other end then finds them there.
+    TransmitTag,
+    /// The tags of received frames are taken off. A veth never does so itself.
+    ReceiveTag,
 }
 
 impl Place {

@@ -14,7 +14,7 @@ use super::mounts::Mounts;
 use super::netns::Netns;
 use super::place::Place;
 use super::session::Ticket;
-use super::wire::{self, Networks, Wire};
+use super::wire::{self, Medium, Networks, Wire};
 
 /// Errors of ICMP are tests' results, so no limit on them; no waiting for duplicate addresses, of
 /// which there are none.
@@ -37,6 +37,9 @@ const ROUTING: &[(&str, &str)] = &[
 /// A load generator goes through local ports quickly.
 const CLIENT: &[(&str, &str)] = &[("ipv4/ip_local_port_range", "10000 65000"), ("ipv4/tcp_tw_reuse", "1")];
 
+/// What carries the VLAN that is a node's `eth0`, on the node.
+const TRUNK: &str = "trunk";
+
 /// The network between the nodes: a namespace that routes.
 #[derive(Debug)]
 pub(super) struct Router(Place);
@@ -57,9 +60,19 @@ impl Router {
 
     /// A second wire to a node, which is `eth1` there.
     pub(super) fn connect_again(&self, node: &Node) -> anyhow::Result<SecondLink> {
+        self.lay_second(node, Medium::Veth)
+    }
+
+    /// A VLAN on the wire to a node, which is `eth1` there.
+    pub(super) fn connect_by_vlan(&self, node: &Node, id: u16) -> anyhow::Result<SecondLink> {
+        self.lay_second(node, Medium::Vlan { id, upper: node.link().to_owned(), lower: ETH0 })
+    }
+
+    fn lay_second(&self, node: &Node, medium: Medium) -> anyhow::Result<SecondLink> {
         let link =
             SecondLink { name: format!("{}-2", node.link()), addresses: Addresses::node_again(node.id) };
         let wire = Wire {
+            medium,
             upper: self.0.netns(),
             upper_addresses: Addresses::router(),
             upper_name: link.name.clone(),
@@ -81,12 +94,22 @@ impl Router {
         addresses: Addresses,
         behind: Option<Networks>,
         settings: &[(&str, &str)],
+        vlan: Option<u16>,
     ) -> anyhow::Result<Netns> {
         let netns = Netns::new()?;
         netns.sysctl(EVERYWHERE)?;
         netns.sysctl(settings)?;
         wire::loopback_up(&netns, None)?;
+        let medium = match vlan {
+            None => Medium::Veth,
+            Some(id) => {
+                let upper = format!("{name}-t");
+                wire::trunk(self.0.netns(), &upper, &netns, TRUNK).context("laying a trunk")?;
+                Medium::Vlan { id, upper, lower: TRUNK }
+            }
+        };
         let wire = Wire {
+            medium,
             upper: self.0.netns(),
             upper_addresses: Addresses::router(),
             upper_name: name.to_owned(),
@@ -105,7 +128,7 @@ impl Router {
     pub(super) fn outside(&self, name: &str, id: u8, lab: &Arc<Ticket>) -> anyhow::Result<Place> {
         let addresses = Addresses::outside(id);
         let link = format!("out-{id}");
-        let netns = self.connect(&link, addresses, None, CLIENT)?;
+        let netns = self.connect(&link, addresses, None, CLIENT, None)?;
         Ok(Place::new(name, addresses, &link, netns, None, None, Arc::clone(lab)))
     }
 }
@@ -126,6 +149,7 @@ impl Node {
     pub(super) fn new(
         name: &str,
         id: u8,
+        vlan: Option<u16>,
         router: &Router,
         mounts: &Arc<Mounts>,
         lab: &Arc<Ticket>,
@@ -134,7 +158,7 @@ impl Node {
         let network = Addresses::pod(id, 0);
         let behind = Networks { v4: (network.v4, 24), v6: (network.v6, 64) };
         let link = format!("node-{id}");
-        let netns = router.connect(&link, addresses, Some(behind), ROUTING)?;
+        let netns = router.connect(&link, addresses, Some(behind), ROUTING, vlan)?;
         let cgroup = lab.cgroup.join(name);
         cgroup::make_threaded(&cgroup)?;
         let bpffs = lab.scratch.join(name).join("bpffs");
@@ -181,6 +205,7 @@ impl Node {
         wire::loopback_up(&netns, None)?;
         let link = format!("pod-{id}");
         let wire = Wire {
+            medium: Medium::Veth,
             upper: self.netns(),
             upper_addresses: self.addresses(),
             upper_name: link.clone(),

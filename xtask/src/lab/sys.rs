@@ -36,18 +36,32 @@ pub(super) fn mptcp_socket(ipv6: bool) -> io::Result<TcpStream> {
 
 /// Switches an offload of a link in the network namespace of the calling thread.
 pub(super) fn set_offload(link: &str, offload: Offload, on: bool) -> io::Result<()> {
+    // Commands and flags of linux/ethtool.h.
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETHTOOL_SFLAGS: u32 = 0x26;
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    const ETH_FLAG_TXVLAN: u32 = 1 << 7;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    let flag = match offload {
+        Offload::TransmitChecksum => return ethtool(link, ETHTOOL_STXCSUM, on.into()).map(drop),
+        Offload::ReceiveMerge => return ethtool(link, ETHTOOL_SGRO, on.into()).map(drop),
+        Offload::TransmitTag => ETH_FLAG_TXVLAN,
+        Offload::ReceiveTag => ETH_FLAG_RXVLAN,
+    };
+    let others = ethtool(link, ETHTOOL_GFLAGS, 0)? & !flag;
+    ethtool(link, ETHTOOL_SFLAGS, if on { others | flag } else { others }).map(drop)
+}
+
+/// A command of ethtool's that takes a number or returns one.
+fn ethtool(link: &str, command: u32, data: u32) -> io::Result<u32> {
     /// `struct ethtool_value` of linux/ethtool.h.
     #[repr(C)]
     struct Value {
         command: u32,
         data: u32,
     }
-    // ETHTOOL_STXCSUM and ETHTOOL_SGRO of linux/ethtool.h.
-    let command = match offload {
-        Offload::TransmitChecksum => 0x17,
-        Offload::ReceiveMerge => 0x2c,
-    };
-    let mut value = Value { command, data: on.into() };
+    let mut value = Value { command, data };
     // SAFETY: all of the structure is numbers and pointers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let room = request.ifr_name.len() - 1;
@@ -62,7 +76,7 @@ pub(super) fn set_offload(link: &str, offload: Offload, on: bool) -> io::Result<
     // SAFETY: SIOCETHTOOL takes an ifreq whose data points to a value of the command's type, here an
     // ethtool_value; both live until the call returns.
     let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
 }
 
 /// A socket that gets every frame of a link in the network namespace of the calling thread, and sends

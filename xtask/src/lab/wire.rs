@@ -1,10 +1,10 @@
-//! Wires between namespaces: a routed veth pair, its addresses and its routes, by netlink.
+//! Wires between namespaces: a routed veth pair, or a VLAN on one; its addresses and its routes, by netlink.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context;
 use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, LinkVlan, RouteMessageBuilder};
 
 use super::addr::{Addresses, Gateway};
 use super::netlink::{add_address, add_route, index_of, netlink, up};
@@ -13,8 +13,25 @@ use super::netns::Netns;
 /// The loopback interface has this index in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// A veth pair from an upper namespace (a router to its children) to a lower one.
+/// What a wire is made of.
+#[derive(Clone)]
+pub(super) enum Medium {
+    /// A veth pair.
+    Veth,
+    /// A VLAN on a veth pair that is there.
+    Vlan {
+        /// Its number, from 1 to 4094.
+        id: u16,
+        /// The pair's upper end.
+        upper: String,
+        /// The pair's lower end.
+        lower: &'static str,
+    },
+}
+
+/// A wire from an upper namespace (a router to its children) to a lower one.
 pub(super) struct Wire<'a> {
+    pub(super) medium: Medium,
     /// Who routes: the router for nodes, a node for its pods.
     pub(super) upper: &'a Netns,
     /// The upper end's own addresses: the source of what it sends down itself.
@@ -53,18 +70,10 @@ impl Wire<'_> {
     }
 
     async fn lay_upper(&self, handle: &Handle) -> anyhow::Result<()> {
-        let peer = format!("{}p", self.upper_name);
-        handle
-            .link()
-            .add(LinkVeth::new(&self.upper_name, &peer).build())
-            .execute()
-            .await
-            .context("adding a veth pair")?;
-        let peer = index_of(handle, &peer).await?;
-        let lower =
-            LinkUnspec::new_with_index(peer).name(self.lower_name).setns_by_fd(self.lower.raw_fd()).build();
-        handle.link().set(lower).execute().await.context("moving the lower end to its namespace")?;
-
+        match &self.medium {
+            Medium::Veth => add_pair(handle, &self.upper_name, self.lower, self.lower_name).await?,
+            Medium::Vlan { id, upper, .. } => add_vlan(handle, &self.upper_name, upper, *id).await?,
+        }
         let index = index_of(handle, &self.upper_name).await?;
         add_address(handle, index, self.gateway.v4.into(), 32).await?;
         add_address(handle, index, self.gateway.v6.into(), 64).await?;
@@ -101,6 +110,9 @@ impl Wire<'_> {
     }
 
     async fn lay_lower(&self, handle: &Handle) -> anyhow::Result<()> {
+        if let Medium::Vlan { id, lower, .. } = &self.medium {
+            add_vlan(handle, self.lower_name, lower, *id).await?;
+        }
         let index = index_of(handle, self.lower_name).await?;
         add_address(handle, index, self.lower_addresses.v4.into(), 32).await?;
         add_address(handle, index, self.lower_addresses.v6.into(), 128).await?;
@@ -119,6 +131,30 @@ impl Wire<'_> {
         add_route(handle, v4.build()).await?;
         add_route(handle, v6.build()).await
     }
+}
+
+/// Connects two namespaces by a veth pair without addresses, for VLANs.
+pub(super) fn trunk(upper: &Netns, upper_name: &str, lower: &Netns, lower_name: &str) -> anyhow::Result<()> {
+    netlink(upper, async |handle| {
+        add_pair(&handle, upper_name, lower, lower_name).await?;
+        up(&handle, index_of(&handle, upper_name).await?).await
+    })?;
+    netlink(lower, async |handle| up(&handle, index_of(&handle, lower_name).await?).await)
+}
+
+/// Adds a veth pair; the other end gets its name when it is in its namespace.
+async fn add_pair(handle: &Handle, name: &str, lower: &Netns, lower_name: &str) -> anyhow::Result<()> {
+    let peer = format!("{name}p");
+    let pair = LinkVeth::new(name, &peer).build();
+    handle.link().add(pair).execute().await.context("adding a veth pair")?;
+    let peer = index_of(handle, &peer).await?;
+    let moved = LinkUnspec::new_with_index(peer).name(lower_name).setns_by_fd(lower.raw_fd()).build();
+    handle.link().set(moved).execute().await.context("moving the lower end to its namespace")
+}
+
+async fn add_vlan(handle: &Handle, name: &str, parent: &str, id: u16) -> anyhow::Result<()> {
+    let vlan = LinkVlan::new(name, index_of(handle, parent).await?, id).build();
+    handle.link().add(vlan).execute().await.with_context(|| format!("adding VLAN {id} to {parent}"))
 }
 
 /// Brings the loopback interface of a namespace up, and gives it addresses that are not of any wire.

@@ -2,6 +2,7 @@
 
 pub(crate) mod exposed;
 mod headers;
+mod kernel_sctp;
 mod links;
 mod matrix;
 pub(crate) mod policies;
@@ -11,3 +12,4 @@ mod rivals;
 mod sizes;
 pub(crate) mod stage;
 pub(crate) mod udp;
+mod vlans;

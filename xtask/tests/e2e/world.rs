@@ -63,7 +63,17 @@ impl World {
         objects: &[Value],
         start: impl Fn(AgentSpec) -> AgentSpec,
     ) -> Self {
-        let lab = Lab::with(name, nodes).expect("making the lab");
+        Self::in_lab(Lab::with(name, nodes).expect("making the lab"), from, nodes, objects, start)
+    }
+
+    /// The same in a lab that has these nodes and pods.
+    pub(crate) fn in_lab(
+        lab: Lab,
+        from: From,
+        nodes: &[(&str, &[&str])],
+        objects: &[Value],
+        start: impl Fn(AgentSpec) -> AgentSpec,
+    ) -> Self {
         let first = lab.node(nodes[0].0);
         let source = match from {
             From::Manifests => Source::Manifests(Manifests::new().expect("making a folder of manifests")),

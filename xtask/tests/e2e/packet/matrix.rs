@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use xtask::lab::{Place, Via, available};
+use xtask::lab::{Feature, Offload, Place, Via, available};
 
 use super::{
     exposed::{Exposed, VIAS},
@@ -132,15 +132,19 @@ fn every_frontend_from_everywhere_to_every_endpoint() {
 fn short(name: &str, arguments: &[&str]) {
     let mut stage = Stage::with(name, |spec| spec.args(arguments));
     stage.prepare_for_xdp();
-    let cases = Case::all(&stage, &[Some("web-a"), Some("web-b"), Some("node-a"), None]);
+    check_short(&stage);
+    let driven = stage.counter("node-a", "xdpForwarded") > 0;
+    assert_eq!(driven, arguments.contains(&"--xdp") && !arguments.contains(&"off"), "what XDP has forwarded");
+}
+
+fn check_short(stage: &Stage) {
+    let cases = Case::all(stage, &[Some("web-a"), Some("web-b"), Some("node-a"), None]);
     let of = |case: &Case| {
-        let mut probes = case.outside(&stage);
-        probes.extend(case.pod(&stage).into_iter().filter(|probe| probe.via == Via::Sctp));
+        let mut probes = case.outside(stage);
+        probes.extend(case.pod(stage).into_iter().filter(|probe| probe.via == Via::Sctp));
         probes
     };
     check(&cases.iter().flat_map(of).collect::<Vec<_>>());
-    let driven = stage.counter("node-a", "xdpForwarded") > 0;
-    assert_eq!(driven, arguments.contains(&"--xdp") && !arguments.contains(&"off"), "what XDP has forwarded");
 }
 
 #[test]
@@ -173,6 +177,52 @@ fn the_same_with_generic_xdp() {
         return;
     }
     short("xdp-generic", &["--xdp", "generic"]);
+}
+
+/// The same with nodes whose only uplink is a VLAN.
+fn on_vlans(name: &str, arguments: &[&str]) -> Stage {
+    let stage = Stage::with_vlans(name, |spec| spec.args(arguments));
+    for node in ["node-a", "node-b"].map(|name| stage.node(name)) {
+        // As for XDP on other links; but a frame that is sent back goes by the VLAN's parent, as any other.
+        let router = stage.world.lab().router();
+        router.set_offload(node.link(), Offload::TransmitChecksum, false).expect("finishing checksums");
+    }
+    check_short(&stage);
+    stage
+}
+
+#[test]
+fn the_same_with_vlans_for_uplinks() {
+    if !available() || !Feature::Vlan.is_there() {
+        return;
+    }
+    on_vlans("vlans", &[]);
+}
+
+#[test]
+fn the_same_with_vlans_and_clsact() {
+    if !available() || !Feature::Vlan.is_there() {
+        return;
+    }
+    on_vlans("vlans-clsact", &["--tc", "clsact"]);
+}
+
+#[test]
+fn the_same_with_vlans_that_cannot_have_xdp_in_the_driver() {
+    if !available() || !Feature::Vlan.is_there() {
+        return;
+    }
+    let stage = on_vlans("vlans-native", &["--xdp", "native"]);
+    assert_eq!(stage.counter("node-a", "xdpForwarded"), 0, "no driver has seen them without their tags");
+}
+
+#[test]
+fn the_same_with_vlans_and_generic_xdp() {
+    if !available() || !Feature::Vlan.is_there() {
+        return;
+    }
+    let stage = on_vlans("vlans-generic", &["--xdp", "generic"]);
+    assert!(stage.counter("node-a", "xdpForwarded") > 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Two nodes with a client and an endpoint each, hosts that serve too, and a client outside.
 
 use serde_json::Value;
-use xtask::lab::{AgentSpec, AttachedProgram, Capture, Node, Offload, Place, SctpServer, Server};
+use xtask::lab::{AgentSpec, AttachedProgram, Capture, Lab, Node, Offload, Place, SctpServer, Server};
 
 use super::exposed::NETWORKS;
 use crate::{
@@ -30,6 +30,12 @@ impl Stage {
     /// The same with agents that are started otherwise.
     pub(crate) fn with(name: &str, start: impl Fn(AgentSpec) -> AgentSpec) -> Self {
         Self::on(World::with(name, From::Manifests, NODES, &[], start))
+    }
+
+    /// The same on nodes of which each is connected by a VLAN.
+    pub(crate) fn with_vlans(name: &str, start: impl Fn(AgentSpec) -> AgentSpec) -> Self {
+        let lab = Lab::with_vlans(name, NODES).expect("making a lab with VLANs");
+        Self::on(World::in_lab(lab, From::Manifests, NODES, &[], start))
     }
 
     /// The same with agents that get their objects from there.

@@ -45,12 +45,6 @@ pub struct Options {
     pub timeout: Duration,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { kernels: Vec::new(), arguments: Vec::new(), timeout: Duration::from_secs(20 * 60) }
-    }
-}
-
 /// Builds everything and runs the tests on each kernel; an error if one kernel fails.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
@@ -80,7 +74,8 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         say(format_args!("{}: {outcome}; the end of {}:", kernel.release, log.display()));
         eprintln!("{}", qemu::tail(log)?);
     }
-    print!("{}", table::render(outcomes.iter().map(|(kernel, outcome, _)| (kernel, outcome))));
+    let results = || outcomes.iter().map(|(kernel, outcome, _)| (kernel, outcome));
+    print!("{}\n{}", table::render_tests(results()), table::render(results()));
     let failed: Vec<_> = outcomes.iter().filter(|(_, outcome, _)| !outcome.passed()).collect();
     if !failed.is_empty() {
         let names: Vec<_> = failed.iter().map(|(kernel, ..)| kernel.release.as_str()).collect();

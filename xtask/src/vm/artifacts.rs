@@ -35,7 +35,9 @@ pub(super) fn build(workspace: &Workspace) -> Result<Artifacts> {
     let agent = build::everything(workspace, Purpose::Test)?;
     let tests = step("test programs", || {
         let mut cargo = workspace.host_cargo("test");
-        let messages = capture(cargo.args(["--no-run", "--message-format=json-render-diagnostics"]))?;
+        // Unit tests, which take longest to build, say nothing about a kernel.
+        let only = ["--no-run", "--test", "*", "--message-format=json-render-diagnostics"];
+        let messages = capture(cargo.args(only))?;
         let tests = integration_tests(&messages)?;
         if tests.is_empty() {
             bail!("there is no test to run: those in the folders `tests` of the packages are the ones");
@@ -47,7 +49,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<Artifacts> {
     Ok(Artifacts { xtask: agent.with_file_name("xtask"), agent, tests })
 }
 
-/// The executables of the integration tests; unit tests say nothing about a kernel.
+/// The executables of the integration tests.
 fn integration_tests(messages: &str) -> Result<Vec<PathBuf>> {
     let mut tests = Vec::new();
     for line in messages.lines().filter(|line| line.starts_with('{')) {

@@ -8,6 +8,10 @@ pub(super) const AGENT: &str = "bin/proxy-agent";
 pub(super) const BIN: &str = "bin";
 /// The folder of kernel modules, to be loaded in the order of their names.
 pub(super) const MODULES: &str = "modules";
+/// The folder of those that are loaded for [`LATE_TESTS`].
+pub(super) const LATER_MODULES: &str = "modules-later";
+/// In the names of tests that are run after all others, with more modules.
+pub(super) const LATE_TESTS: &str = "kernel_sctp";
 /// The folder of test programs.
 pub(super) const TESTS: &str = "tests";
 /// The arguments for each test program, each ended by a zero byte. Also marks the root as ours.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, setrlimit};
 
-use super::guest::{AGENT, ARGUMENTS, DONE, MODULES, TESTS};
+use super::guest::{AGENT, ARGUMENTS, DONE, LATE_TESTS, LATER_MODULES, MODULES, TESTS};
 
 /// Begins the first line; the release of the kernel follows.
 pub(super) const HELLO: &str = "Ferroute's tests on Linux ";
@@ -50,23 +50,49 @@ fn prepare() -> Result<()> {
             .with_context(|| format!("mounting {kind} at {place}"))?;
     }
     println!("{HELLO}{}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
-    for module in listed(MODULES)? {
-        system::load_module(&module).with_context(|| format!("loading {}", module.display()))?;
-    }
+    load(MODULES)?;
     loopback::up().context("setting the loopback interface up")?;
     setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES).context("raising the limit of open files")
+}
+
+fn load(folder: &str) -> Result<()> {
+    for module in listed(folder)? {
+        system::load_module(&module).with_context(|| format!("loading {}", module.display()))?;
+    }
+    Ok(())
 }
 
 /// Runs the test programs one after the other; how many failed.
 fn test() -> Result<u32> {
     let arguments = fs::read_to_string(Path::new("/").join(ARGUMENTS)).context("reading the arguments")?;
+    let arguments: Vec<&str> = arguments.split_terminator('\0').collect();
+    let mut failed = 0;
+    if !are_only_late(&arguments) {
+        failed += run_all(&[&["--skip", LATE_TESTS], &arguments[..]].concat())?;
+    }
+    if arguments.is_empty() || arguments.iter().any(|argument| argument.contains(LATE_TESTS)) {
+        load(LATER_MODULES)?;
+        failed += run_all(&[LATE_TESTS])?;
+    }
+    Ok(failed)
+}
+
+/// Whether nothing else was asked for.
+fn are_only_late(arguments: &[&str]) -> bool {
+    !arguments.is_empty() && arguments.iter().all(|argument| argument.contains(LATE_TESTS))
+}
+
+fn run_all(arguments: &[&str]) -> Result<u32> {
     let mut failed = 0;
     for test in listed(TESTS)? {
         let start = Instant::now();
         let mut command = Command::new(&test);
-        command.arg("--test-threads=1").args(arguments.split_terminator('\0')).env_clear();
+        command.arg("--test-threads=1").args(arguments).env_clear();
         command.env("FERROUTE_AGENT", Path::new("/").join(AGENT));
         command.envs([("CI", "true"), ("PATH", "/bin"), ("HOME", "/tmp"), ("RUST_BACKTRACE", "1")]);
+        command.env("FERROUTE_WHOLE_KERNEL", "true");
+        // An emulated processor is slow: enough for everything to come about.
+        command.envs([("FERROUTE_PACKETS", "100000"), ("FERROUTE_PACKETS_FEW_PORTS", "10000")]);
         let status = system::run(&mut command).with_context(|| format!("running {}", test.display()))?;
         println!("{}: {status}, {:.1} s", test.display(), start.elapsed().as_secs_f64());
         failed += u32::from(!status.success());

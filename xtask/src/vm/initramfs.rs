@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::artifacts::{self, Artifacts};
 use super::cpio::Writer;
-use super::guest::{AGENT, ARGUMENTS, BIN, MODULES, TESTS};
+use super::guest::{AGENT, ARGUMENTS, BIN, LATER_MODULES, MODULES, TESTS};
 use super::kernel::Kernel;
 use super::{modules, share};
 
@@ -25,9 +25,12 @@ pub(super) fn write(path: &Path, kernel: &Kernel, artifacts: &Artifacts, argumen
         // Numbered, for two packages may have tests of one name.
         root.copy(&format!("{TESTS}/{number:02}-{}", artifacts::name(test)), test)?;
     }
-    for (number, module) in modules::to_load(kernel)?.iter().enumerate() {
-        let name = module.rsplit('/').next().unwrap_or(module);
-        root.copy(&format!("{MODULES}/{number:02}-{name}"), &kernel.modules().join(module))?;
+    let modules = modules::to_load(kernel)?;
+    for (folder, modules) in [(MODULES, modules.first), (LATER_MODULES, modules.later)] {
+        for (number, module) in modules.iter().enumerate() {
+            let name = module.rsplit('/').next().unwrap_or(module);
+            root.copy(&format!("{folder}/{number:02}-{name}"), &kernel.modules().join(module))?;
+        }
     }
     let mut libraries = BTreeSet::new();
     for program in share::programs()? {

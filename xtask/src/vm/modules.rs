@@ -12,7 +12,11 @@ use crate::progress::capture;
 
 /// What the lab, the agent and the tests need of a kernel; where it is built in, nothing has to be loaded.
 const NEEDED: [&str; 9] =
-    ["veth", "dummy", "bridge", "sch_ingress", "cls_bpf", "inet_diag", "tcp_diag", "udp_diag", "sctp"];
+    ["veth", "dummy", "bridge", "8021q", "sch_ingress", "cls_bpf", "inet_diag", "tcp_diag", "udp_diag"];
+
+/// What only the tests of [`LATE_TESTS`](super::guest::LATE_TESTS) need. With it the kernel answers SCTP by itself, also what
+/// is for the raw sockets of the others.
+const NEEDED_LATER: [&str; 1] = ["sctp"];
 
 /// Makes the index of a kernel's modules, which Debian makes only when a package is installed.
 pub(super) fn index(tree: &Path, release: &str) -> Result<()> {
@@ -20,11 +24,22 @@ pub(super) fn index(tree: &Path, release: &str) -> Result<()> {
     capture(Command::new(depmod).arg("--basedir").arg(tree).arg(release)).map(drop)
 }
 
-/// Paths below [`Kernel::modules`], in the order to load them.
-pub(super) fn to_load(kernel: &Kernel) -> Result<Vec<String>> {
+/// Modules by when they are loaded: paths below [`Kernel::modules`], in order.
+pub(super) struct Modules {
+    /// Before the first test.
+    pub(super) first: Vec<String>,
+    /// Before those of [`LATE_TESTS`](super::guest::LATE_TESTS).
+    pub(super) later: Vec<String>,
+}
+
+/// What has to be loaded.
+pub(super) fn to_load(kernel: &Kernel) -> Result<Modules> {
     let index = kernel.modules().join("modules.dep");
     let index = fs::read_to_string(&index).with_context(|| format!("reading {}", index.display()))?;
-    Ok(order(&index, &NEEDED))
+    let first = order(&index, &NEEDED);
+    let mut later = order(&index, &NEEDED_LATER);
+    later.retain(|module| !first.contains(module));
+    Ok(Modules { first, later })
 }
 
 /// From an index with lines `module: what it needs, what is needed first at the end`.

@@ -1,5 +1,6 @@
 //! What came of the tests on one kernel, read from what the guest printed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -28,10 +29,12 @@ pub(super) enum End {
 }
 
 /// Tests by their result, over all test programs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tests {
     pub(super) passed: u32,
     pub(super) failed: u32,
+    /// Whether each one has passed, by its name.
+    pub(super) named: BTreeMap<String, bool>,
 }
 
 impl Outcome {
@@ -60,9 +63,15 @@ pub(super) fn done(line: &str) -> Option<u32> {
 }
 
 impl Tests {
-    /// Adds what a test program's closing line says, such as
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    /// Adds what a test program says of one test, such as `test packet::matrix::tcx ... ok`, or in its closing line, such
+    /// as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     pub(super) fn add(&mut self, line: &str) {
+        let named = line.strip_prefix("test ").and_then(|text| text.split_once(" ... "));
+        match named {
+            Some((name, "ok")) => drop(self.named.insert(name.to_owned(), true)),
+            Some((name, "FAILED")) => drop(self.named.insert(name.to_owned(), false)),
+            _ => {}
+        }
         let Some((_verdict, counts)) =
             line.strip_prefix("test result: ").and_then(|text| text.split_once(". "))
         else {
@@ -83,7 +92,8 @@ mod tests {
     use super::*;
 
     fn outcome(end: End, passed: u32) -> Outcome {
-        Outcome { end, tests: Tests { passed, failed: 0 }, booted: None, ended: Duration::ZERO }
+        let tests = Tests { passed, ..Tests::default() };
+        Outcome { end, tests, booted: None, ended: Duration::ZERO }
     }
 
     #[test]
@@ -100,11 +110,14 @@ mod tests {
         for line in [
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "test connect ... ok",
+            "test a::b ... FAILED",
+            "test c ... ignored",
             "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; finished in 1s",
         ] {
             tests.add(line);
         }
-        assert_eq!(tests, Tests { passed: 7, failed: 2 });
+        assert_eq!((tests.passed, tests.failed), (7, 2));
+        assert_eq!(tests.named, [("connect".to_owned(), true), ("a::b".to_owned(), false)].into());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The results at the end.
 
+use std::collections::BTreeSet;
+
 use super::kernel::Kernel;
 use super::outcome::Outcome;
 
@@ -26,6 +28,31 @@ pub(super) fn render<'a>(results: impl IntoIterator<Item = (&'a Kernel, &'a Outc
     text
 }
 
+/// Which modules' tests have passed on which kernel, `passed/all`, and the names of those that have not.
+pub(super) fn render_tests<'a>(results: impl IntoIterator<Item = (&'a Kernel, &'a Outcome)>) -> String {
+    let results: Vec<_> = results.into_iter().collect();
+    let module = |test: &str| test.rsplit_once("::").map_or("-", |(module, _)| module).to_owned();
+    let modules: BTreeSet<String> =
+        results.iter().flat_map(|(_, outcome)| outcome.tests.named.keys()).map(|test| module(test)).collect();
+    let mut text = format!("{:<28}", "tests");
+    text.extend(results.iter().map(|(kernel, _)| format!(" {:>8}", kernel.series)));
+    text += "\n";
+    for wanted in modules {
+        text += &format!("{wanted:<28}");
+        text.extend(results.iter().map(|(_, outcome)| {
+            let of_module = outcome.tests.named.iter().filter(|(test, _)| module(test) == wanted);
+            let (all, passed) = (of_module.clone().count(), of_module.filter(|(_, passed)| **passed).count());
+            format!(" {:>8}", format!("{passed}/{all}"))
+        }));
+        text += "\n";
+    }
+    for (kernel, outcome) in results {
+        let failed = outcome.tests.named.iter().filter(|(_, passed)| !**passed);
+        text.extend(failed.map(|(test, _)| format!("failed on {}: {test}\n", kernel.release)));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -43,13 +70,17 @@ mod tests {
         };
         let good = Outcome {
             end: End::Done { failed: 0 },
-            tests: Tests { passed: 31, failed: 0 },
+            tests: Tests {
+                passed: 31,
+                failed: 0,
+                named: [("a::b::c".to_owned(), true), ("d".to_owned(), true)].into(),
+            },
             booted: Some(Duration::from_millis(4250)),
             ended: Duration::from_millis(61_500),
         };
         let bad = Outcome {
             end: End::TimedOut,
-            tests: Tests::default(),
+            tests: Tests { named: [("a::b::c".to_owned(), false)].into(), ..Tests::default() },
             booted: None,
             ended: Duration::from_secs(1200),
         };
@@ -60,6 +91,13 @@ mod tests {
             "kernel   release                           passed  failed   booted    ended  result\n\
              5.10     5.10.0-46-cloud-amd64                 31       0    4.2 s   61.5 s  passed\n\
              6.12     6.12.117+deb12-cloud-amd64             0       0        - 1200.0 s  timed out\n"
+        );
+        assert_eq!(
+            render_tests([(&old, &good), (&new, &bad)]),
+            "tests                            5.10     6.12\n\
+             -                                 1/1      0/0\n\
+             a::b                              1/1      0/1\n\
+             failed on 6.12.117+deb12-cloud-amd64: a::b::c\n"
         );
     }
 }

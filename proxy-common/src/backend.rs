@@ -56,6 +56,9 @@ pub struct Backend6 {
     pub reserved: u32,
 }
 
+/// The backend of a flow that belongs to no Service. Ids start from 1.
+pub const NO_BACKEND: u32 = 0;
+
 /// Whether a generation belongs to a backend in use: odd while the id is given out, even while it is free.
 ///
 /// A reader that keeps (id, generation) can so tell later whether it still means the same endpoint: both

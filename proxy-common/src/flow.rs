@@ -47,6 +47,11 @@ pub mod seen {
     pub const RST: u8 = 1 << 1;
     /// Any packet; set in a reply entry once the endpoint has answered.
     pub const PACKET: u8 = 1 << 2;
+    /// In a reply entry: before any answer the endpoint sent a packet of another connection. The client has one
+    /// to the endpoint's own address from the same port.
+    pub const ANOTHERS: u8 = 1 << 3;
+    /// In a reply entry: it was made again, after the kernel had evicted it. There may have been an answer.
+    pub const MADE_AGAIN: u8 = 1 << 4;
 }
 
 /// Key of `FLOWS4` and `NEW_FLOWS4`: a packet as it arrives.
@@ -103,7 +108,8 @@ pub struct Flow4 {
     pub source_port: u16,
     /// New destination port, in host order.
     pub destination_port: u16,
-    /// Backend id.
+    /// Backend id; [`NO_BACKEND`](crate::NO_BACKEND) for a connection to the endpoint's own address, which has a flow
+    /// only to get another source port than that of a flow with a Service.
     pub backend: u32,
     /// Generation of the backend when it was chosen.
     pub generation: u32,

@@ -23,7 +23,7 @@ mod socket;
 mod source_range;
 
 pub use affinity::{Affinity, AffinityKey4, AffinityKey6, ClientKind};
-pub use backend::{Backend4, Backend6, BackendLoad, EndpointList, is_live};
+pub use backend::{Backend4, Backend6, BackendLoad, EndpointList, NO_BACKEND, is_live};
 pub use choose::pick;
 pub use counters::Counters;
 pub use filter::{

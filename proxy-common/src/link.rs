@@ -26,8 +26,10 @@ pub struct Link {
     pub role: LinkRole,
     /// 1 when frames may be redirected to it from XDP: it has an XDP program in native mode itself.
     pub xdp: u8,
+    /// 1 when an XDP program of ours may see what comes in there before TC does.
+    pub xdp_first: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<Link>() == 24);

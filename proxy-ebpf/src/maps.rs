@@ -79,6 +79,11 @@ pub(crate) static HOST_NETNS: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HAS_COARSE_CLOCK: Global<u32> = Global::new(0);
 
+/// What marks a packet as rewritten, in the upper bits of its `tc_index`: another value on each node, for nodes that are
+/// containers of one machine hand packets to one another whole.
+#[unsafe(no_mangle)]
+pub(crate) static REWRITTEN: Global<u32> = Global::new(1 << 7);
+
 /// Flows whose client went on after an answer. Nothing is ever evicted.
 #[btf_map]
 pub(crate) static FLOWS4: HashMap<FlowKey4, Flow4, 524_288, ON_DEMAND> = HashMap::new();

@@ -11,6 +11,7 @@
 
 mod clock;
 mod context;
+mod direct;
 mod flow;
 mod fragment;
 mod headers;
@@ -56,6 +57,13 @@ pub(crate) fn process<C: Context>(ctx: C, hook: Hook) -> i32 {
 #[inline(always)]
 fn family<I: Notice + Desk, C: Context>(ctx: C, hook: Hook) -> i32 {
     let Some(work) = I::work() else { return C::PASS };
+    if ctx.is_rewritten() {
+        if hook != Hook::WorkloadIngress {
+            return C::PASS;
+        }
+        // A pod that is a router has let it through.
+        ctx.set_rewritten(false);
+    }
     if !work.headers.read::<I, C>(ctx) {
         return C::PASS;
     }
@@ -84,7 +92,8 @@ fn transport<I: Notice, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Words
     if !fragment::set_key::<I>(work) {
         return C::PASS;
     }
-    match if known { flow::follow::<I>(work, hook) } else { Step::None } {
+    work.may_keep_port = true;
+    match if known { flow::follow::<I, C>(ctx, work, hook) } else { Step::None } {
         Step::Found => {}
         Step::NotHere => return C::PASS,
         Step::None => match open::ask::<I, C>(ctx, hook, work) {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
+use proxy_common::NO_SERVICE_PORT;
 use serde::{
     Serialize, Serializer,
     ser::{Error as _, SerializeSeq as _},
@@ -79,7 +80,7 @@ struct Listing {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
-    /// `namespace/name`; `?` when the maps do not name it any more.
+    /// `namespace/name`; `?` when the maps do not name it any more, `-` for a connection to an endpoint's own address.
     service: String,
     port_name: String,
     #[serde(flatten)]
@@ -102,6 +103,7 @@ impl Listing {
     fn row(&self, flow: FlowView) -> Option<Row> {
         let (service, port_name) = match self.services.get(&flow.service_port) {
             Some(id) => (id.service.to_string(), id.port_name.to_string()),
+            None if flow.service_port == NO_SERVICE_PORT => ("-".to_owned(), String::new()),
             None => ("?".to_owned(), String::new()),
         };
         let is_wanted = self.service.as_ref().is_none_or(|wanted| *wanted == service)

@@ -122,7 +122,16 @@ impl Attachments {
         };
         // Before the programs: they decide by it.
         let may_redirect = matches!(self.options.xdp, XdpMode::Auto | XdpMode::Native);
-        let before = table::wanted(topology, |index| may_redirect && self.table.has_native_xdp(index));
+        let has_native = |index| may_redirect && self.table.has_native_xdp(index);
+        // Until it is certain that none is: TC would take what XDP has made of a packet for what came.
+        let wants_xdp = self.wants(LinkHook::UplinkXdp, needs_workload);
+        let gets_xdp = |link: &&Link| {
+            wants_xdp && link.role == LinkHook::UplinkXdp.role() && !self.no_xdp.contains_key(&link.index)
+                || self.table.may_have_xdp_first(link.index)
+        };
+        let first: BTreeSet<u32> = topology.links.iter().filter(gets_xdp).map(|link| link.index).collect();
+        let is_first = |index| first.contains(&index);
+        let before = table::wanted(topology, has_native, is_first);
         let mut problems = self.table.set(&before);
         let (mut wanted, mut native) = (BTreeSet::new(), BTreeSet::new());
         let mut complete = true;
@@ -156,9 +165,14 @@ impl Attachments {
                 wanted.insert((hook, link.index));
             }
         }
-        problems.extend(self.table.set(&table::wanted(topology, |index| native.contains(&index))));
-        if let Err(error) = self.remove_others(&netlink, pins, &wanted) {
-            problems.push(format!("removing programs from links: {error}"));
+        let is_native = |index| native.contains(&index);
+        problems.extend(self.table.set(&table::wanted(topology, is_native, is_first)));
+        match self.remove_others(&netlink, pins, &wanted) {
+            Ok(()) => {
+                let is_first = |index| wanted.contains(&(LinkHook::UplinkXdp, index));
+                problems.extend(self.table.set(&table::wanted(topology, is_native, is_first)));
+            }
+            Err(error) => problems.push(format!("removing programs from links: {error}")),
         }
         problems.into_iter().fold(complete, |_, problem| self.fail(0, problem))
     }

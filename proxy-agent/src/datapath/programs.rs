@@ -63,7 +63,7 @@ impl Programs {
         let counts = u32::from(count_connections && Hook::SockRelease.is_there());
         let has_coarse_clock = u32::from(has(features::COARSE_CLOCK));
         let (first_port, ports) = (u32::from(source_ports.first), source_ports.count());
-        let host = host_namespace();
+        let (host, rewritten) = (host_namespace(), rewritten());
         has(features::BARRIER);
         let mut loader = EbpfLoader::new();
         // The programs read no kernel structures: parsing the kernel's types would be 30 ms for nothing.
@@ -74,7 +74,8 @@ impl Programs {
             .override_global("HAS_COARSE_CLOCK", &has_coarse_clock, true)
             .override_global("SOURCE_PORT_FIRST", &first_port, true)
             .override_global("SOURCE_PORT_COUNT", &ports, true)
-            .override_global("HOST_NETNS", &host, true);
+            .override_global("HOST_NETNS", &host, true)
+            .override_global("REWRITTEN", &rewritten, true);
         for map in layout.maps() {
             loader.map_pin_path(map, layout.path(map));
             if let Some(capacity) = object::capacity(map, capacities) {
@@ -163,6 +164,11 @@ fn has(feature: Feature) -> bool {
         tracing::warn!(feature = name, since, cost, "the kernel lacks a feature");
     }
     there
+}
+
+/// A mark for rewritten packets: nine bits that are not all zero, above the seven that others use.
+fn rewritten() -> u32 {
+    (1 + sys::random_u32() % 511) << 7
 }
 
 /// What the kernel calls the node's network namespace by, the agent's own; 0 when it does not tell.

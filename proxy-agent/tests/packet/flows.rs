@@ -7,7 +7,8 @@ use std::{
 };
 
 use proxy_common::{
-    Affinity, Direction, Family, Hook, Onward, Protocol, Role, flow_filter_position4, flow_filter_position6,
+    Affinity, Direction, Family, Hook, NO_BACKEND, Onward, Protocol, Role, flow_filter_position4,
+    flow_filter_position6,
 };
 
 /// A packet as it arrives: the key of a flow entry.
@@ -207,6 +208,11 @@ impl Tuple {
 }
 
 impl Entry {
+    /// Whether these are a client's packets to an endpoint's own address.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.backend == NO_BACKEND && self.direction == Direction::Forward
+    }
+
     /// What a packet of this entry becomes.
     pub(crate) fn rewritten(&self, protocol: Protocol) -> Tuple {
         let Self { source, destination, source_port, destination_port, .. } = *self;

@@ -70,7 +70,8 @@ impl Generator {
         let mut runs = match (self.random.random_range(0..100), flow) {
             (0..50, Some((tuple, entry))) => self.packet_of(place, tuple, &entry),
             (50..58, Some((tuple, entry))) => self.error_about(place, tuple, &entry),
-            (58..93, _) | (_, None) => self.opening(place, services),
+            (58..63, Some((tuple, entry))) => self.straight(place, &entry.rewritten(tuple.protocol)),
+            (63..93, _) | (_, None) => self.opening(place, services),
             _ => self.unrelated(place),
         };
         // The last is taken first; sometimes the second fragment overtakes the first.

@@ -4,6 +4,7 @@
 //! Where the programs draw lots (endpoint, source port) or look at the clock, the model takes what they
 //! took, after seeing that they were free to take it.
 
+mod direct;
 mod flow;
 mod icmp;
 mod open;
@@ -56,6 +57,8 @@ pub(crate) struct Expected {
     pub(crate) or_malformed: bool,
     /// Anything goes.
     pub(crate) unspecified: bool,
+    /// The client has another connection from the same port: a flow to the endpoint, or one that passes the Service by.
+    pub(crate) port_is_anothers: bool,
 }
 
 /// What leaves a program.
@@ -98,6 +101,8 @@ pub(crate) struct Model<'a> {
     complaints: Vec<String>,
     or_malformed: bool,
     unspecified: bool,
+    /// The client has another connection from the same port.
+    port_is_anothers: bool,
 }
 
 /// Takes one packet through the model: `state` becomes what it should be after it.
@@ -111,10 +116,11 @@ pub(crate) fn step(node: &Node<'_>, state: &mut State, run: &Run, observed: &Obs
         complaints: Vec::new(),
         or_malformed: false,
         unspecified: false,
+        port_is_anothers: false,
     };
     let (verdict, content) = model.frame();
-    let Model { counts, complaints, or_malformed, unspecified, .. } = model;
-    Expected { verdict, content, counts, complaints, or_malformed, unspecified }
+    let Model { counts, complaints, or_malformed, unspecified, port_is_anothers, .. } = model;
+    Expected { verdict, content, counts, complaints, or_malformed, unspecified, port_is_anothers }
 }
 
 impl Model<'_> {
@@ -173,6 +179,7 @@ impl Model<'_> {
     fn begin(&mut self, ip: &Ip, ports: Ports, tuple: Tuple) -> Answer {
         match self.find(&tuple) {
             Some((_, entry)) if entry.hook != self.hook() => PASS,
+            Some((_, entry)) if entry.is_direct() && self.was_with_xdp(ip) => PASS,
             Some((table, entry)) => self.flow(ip, Some(ports), tuple, table, entry),
             None => self.open(ip, ports, tuple),
         }

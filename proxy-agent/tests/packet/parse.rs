@@ -103,6 +103,11 @@ impl Ports {
         self.protocol == Protocol::Udp || self.starts()
     }
 
+    /// Whether it can only be of a connection that is there already: TCP without SYN and RST.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.protocol == Protocol::Tcp && self.flags.is_some_and(|flags| flags & (tcp::SYN | tcp::RST) == 0)
+    }
+
     pub(crate) fn ends(&self) -> bool {
         match (self.protocol, self.flags) {
             (Protocol::Tcp, Some(flags)) => flags & tcp::FIN != 0,

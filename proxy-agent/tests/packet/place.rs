@@ -25,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) masquerade6: Ipv6Addr,
     /// Whether XDP may redirect to it.
     pub(crate) xdp: bool,
+    /// Whether XDP has seen what TC sees.
+    pub(crate) xdp_first: bool,
     pub(crate) mtu: usize,
 }
 
@@ -152,6 +154,7 @@ impl Place {
                     _ => NODE6[0],
                 },
                 xdp: matches!(*name, "up0" | "up1"),
+                xdp_first: *name == "up1",
                 mtu: *mtu,
             })
             .collect();

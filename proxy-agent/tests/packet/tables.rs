@@ -86,12 +86,13 @@ impl Tables {
             address6: link.masquerade6.octets(),
             role,
             xdp: u8::from(link.xdp),
-            reserved: [0; 2],
+            xdp_first: u8::from(link.xdp_first),
+            reserved: 0,
         };
         let mut put = |index: u32, link: Link| {
             self.links.insert(index.to_ne_bytes(), bytes::<_, 24>(&link), 0).unwrap();
         };
-        put(0, Link { xdp: 0, ..record(place.named("up0"), LinkRole::Workload) });
+        put(0, Link { xdp: 0, xdp_first: 0, ..record(place.named("up0"), LinkRole::Workload) });
         for link in place.links.iter().filter(|link| link.role != LinkRole::None) {
             put(link.index, record(link, link.role));
         }

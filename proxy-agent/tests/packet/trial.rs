@@ -9,8 +9,10 @@ use crate::{
     compare::{compare, hex, was_passed_as_malformed},
     flows::{Change, Entry, State, Table},
     generate::Event,
-    kernel::{Program, Run, Verdict},
+    kernel::{Run, Verdict},
     model::{self, Content, Expected, Node, Observed},
+    parse::{self, Frame},
+    services::Services,
     world::World,
 };
 
@@ -34,6 +36,8 @@ pub(crate) struct Seen {
     /// By name, summed up.
     pub(crate) counters: [u64; size_of::<Counters>() / 8],
     pub(crate) services_changed: u64,
+    /// Packets to a Service, and to an endpoint's own address, whose port was another connection's.
+    pub(crate) kept_apart: [u64; 2],
 }
 
 impl Trial {
@@ -151,6 +155,7 @@ impl Trial {
                 complaints: Vec::new(),
                 or_malformed: false,
                 unspecified: false,
+                port_is_anothers: false,
             };
         }
         if expected.unspecified {
@@ -165,7 +170,7 @@ impl Trial {
         if result.is_err() {
             self.state.undo();
         } else {
-            self.seen.note(run.program, &expected, counts);
+            self.seen.note(run, &expected, counts, &self.world.services);
         }
         result
     }
@@ -205,10 +210,11 @@ impl Seen {
             self.outcomes.iter().map(|((program, outcome), count)| format!("{program} {outcome} {count}"));
         let outcomes: Vec<_> = outcomes.collect();
         format!(
-            "{}\n{:?}, {} changes of Services",
+            "{}\n{:?}, {} changes of Services, {:?} kept apart",
             outcomes.join("\n"),
             bytemuck::cast::<_, Counters>(self.counters),
-            self.services_changed
+            self.services_changed,
+            self.kept_apart
         )
     }
 
@@ -227,6 +233,7 @@ impl Seen {
         let never: [u64; size_of::<Counters>() / 8] = bytemuck::cast(never);
         let missing = self.counters.iter().zip(never).any(|(count, never)| *count == 0 && never == 0);
         assert!(!missing, "something was never counted: {counters:?}");
+        assert!(!self.kept_apart.contains(&0), "no port was another connection's: {:?}", self.kept_apart);
         for (program, outcome) in [
             ("uplink_ingress", "answered"),
             ("uplink_ingress", "forwarded"),
@@ -245,7 +252,19 @@ impl Seen {
         }
     }
 
-    fn note(&mut self, program: Program, expected: &Expected, counts: [u64; size_of::<Counters>() / 8]) {
+    fn note(
+        &mut self,
+        run: &Run,
+        expected: &Expected,
+        counts: [u64; size_of::<Counters>() / 8],
+        services: &Services,
+    ) {
+        if expected.port_is_anothers
+            && let Frame::Ip(ip) = parse::frame(&run.frame)
+        {
+            let to_service = services.keys.iter().any(|(address, ..)| *address == ip.destination);
+            self.kept_apart[usize::from(!to_service)] += 1;
+        }
         let outcome = match (expected.verdict, &expected.content) {
             (Verdict::Pass, Content::Same) => "passed",
             (Verdict::Pass, _) => "rewritten",
@@ -253,7 +272,7 @@ impl Seen {
             (_, Content::Error(_) | Content::Reset) => "answered",
             _ => "forwarded",
         };
-        *self.outcomes.entry((program.name(), outcome)).or_default() += 1;
+        *self.outcomes.entry((run.program.name(), outcome)).or_default() += 1;
         self.counters.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
 }

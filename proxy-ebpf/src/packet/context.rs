@@ -26,6 +26,13 @@ pub(crate) trait Context: Copy {
     /// Whether it was made on this node, and has come in on no link.
     fn made_here(self) -> bool;
 
+    /// Whether a program of this node has rewritten the packet already: at a link below this one, or before it was sent to
+    /// this one.
+    fn is_rewritten(self) -> bool;
+
+    /// Says that it is, or that it counts as a new one.
+    fn set_rewritten(self, rewritten: bool);
+
     /// Payload bytes of each segment of a packet that stands for several; 0 for any other.
     fn segment_payload(self) -> u32;
 

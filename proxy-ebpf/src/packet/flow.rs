@@ -2,10 +2,12 @@
 
 use core::ptr::read_volatile;
 
-use proxy_common::{Direction, Hook, Onward, Protocol, Role, is_live, seen};
+use proxy_common::{Direction, Hook, NO_BACKEND, Onward, Protocol, Role, is_live, seen};
 
 use super::{
     clock::{self, SECOND},
+    context::Context,
+    direct,
     headers::Headers,
     tables::{Flow, Key, PacketIp, Table},
     work::Work,
@@ -70,11 +72,11 @@ fn set(position: u32) {
 
 /// Finds the flow of the packet with this key, takes note of the packet, and sets what it becomes.
 #[inline(never)]
-pub(super) fn follow<I: PacketIp>(work: &mut Work<I::Words>, hook: Hook) -> Step {
+pub(super) fn follow<I: PacketIp, C: Context>(ctx: C, work: &mut Work<I::Words>, hook: Hook) -> Step {
     if let Some(entry) = I::find(Table::Confirmed, &work.key) {
         let known = load(entry, &mut work.change);
         if known.seal == I::seal(&work.key) {
-            if known.hook != hook {
+            if known.hook != hook || known.is_direct() && direct::was_with_xdp(ctx, hook, &work.headers) {
                 return Step::NotHere;
             }
             if known.direction == Direction::Forward && is_over::<I>(work, &known) {
@@ -84,18 +86,23 @@ pub(super) fn follow<I: PacketIp>(work: &mut Work<I::Words>, hook: Hook) -> Step
             return Step::Found;
         }
     }
-    follow_new::<I>(work, hook)
+    follow_new::<I, C>(ctx, work, hook)
 }
 
 /// The same for a flow that is not confirmed.
 #[inline(always)]
-fn follow_new<I: PacketIp>(work: &mut Work<I::Words>, hook: Hook) -> Step {
+fn follow_new<I: PacketIp, C: Context>(ctx: C, work: &mut Work<I::Words>, hook: Hook) -> Step {
     let Some(entry) = I::find(Table::New, &work.key) else { return Step::None };
     let known = load(entry, &mut work.change);
     if known.seal != I::seal(&work.key) {
         return Step::None;
     }
-    if known.hook != hook {
+    if known.hook != hook || known.is_direct() && direct::was_with_xdp(ctx, hook, &work.headers) {
+        return Step::NotHere;
+    }
+    if known.direction == Direction::Reply && is_anothers(known.seen, &work.headers) {
+        // SAFETY: one byte of a live map value.
+        unsafe { (*entry).seen = known.seen | seen::ANOTHERS };
         return Step::NotHere;
     }
     touch(entry, &known, work.headers.shows);
@@ -103,6 +110,13 @@ fn follow_new<I: PacketIp>(work: &mut Work<I::Words>, hook: Hook) -> Step {
         return Step::None;
     }
     Step::Found
+}
+
+/// Whether an endpoint's packet is none of this half-open flow. The first answer to a SYN is another, or a reset: what comes
+/// instead belongs to a connection that the client has made to the endpoint's own address, from the same port.
+#[inline(always)]
+fn is_anothers<A>(seen: u8, headers: &Headers<A>) -> bool {
+    headers.goes_on && seen & (seen::PACKET | seen::MADE_AGAIN) == 0
 }
 
 /// What is read of an entry besides what its packets become.
@@ -115,6 +129,14 @@ pub(super) struct Known {
     pub(super) hook: Hook,
     direction: Direction,
     seen: u8,
+}
+
+impl Known {
+    /// Whether these are a client's packets to an endpoint's own address.
+    #[inline(always)]
+    fn is_direct(&self) -> bool {
+        self.backend == NO_BACKEND && self.direction == Direction::Forward
+    }
 }
 
 /// Reads an entry. Its memory may become another entry's meanwhile; the seal, read last, tells.
@@ -147,6 +169,20 @@ pub(super) fn look_up<I: PacketIp>(key: &Key<I::Words>, change: &mut Change<I::W
     };
     let known = load(entry, change);
     known.seal == I::seal(key) && known.hook == hook
+}
+
+/// Where replies to packets of this key are rewritten, if a flow takes them for its own. Sets the replies' key.
+#[inline(always)]
+pub(super) fn hook_of_replies<I: PacketIp>(work: &mut Work<I::Words>) -> Option<Hook> {
+    if !is_set(I::flow_filter_position(work.key.destination, Role::Endpoint)) {
+        return None;
+    }
+    let Key { source, destination, source_port, destination_port, protocol, .. } = work.key;
+    work.other_key = Key::new(destination, source, destination_port, source_port, protocol);
+    let entry =
+        I::find(Table::Confirmed, &work.other_key).or_else(|| I::find(Table::New, &work.other_key))?;
+    let known = load(entry, &mut work.change);
+    (known.seal == I::seal(&work.other_key) && known.direction == Direction::Reply).then_some(known.hook)
 }
 
 /// Keeps what the packet shows. The entry is written only when that changes it: an established flow does not move its
@@ -192,8 +228,9 @@ fn is_over<I: PacketIp>(work: &mut Work<I::Words>, known: &Known) -> bool {
 
 #[inline(always)]
 fn has_lost_its_endpoint<I: PacketIp>(known: &Known) -> bool {
-    !is_live(known.generation)
-        || I::backend(known.backend).is_none_or(|backend| backend.generation != known.generation)
+    known.backend != NO_BACKEND
+        && (!is_live(known.generation)
+            || I::backend(known.backend).is_none_or(|backend| backend.generation != known.generation))
 }
 
 #[inline(always)]
@@ -241,7 +278,8 @@ fn go_on<I: PacketIp>(work: &mut Work<I::Words>, entry: *const Flow<I::Words>, k
             I::remove(Table::New, &work.key);
             return false;
         }
-        // The kernel evicts single entries.
+        // The kernel evicts single entries. Whether this one had an answer is not known any more.
+        work.other.seen = if work.headers.begins { 0 } else { seen::MADE_AGAIN };
         let _taken = I::put(Table::New, &work.other_key, &work.other);
         return true;
     };
@@ -254,6 +292,11 @@ fn go_on<I: PacketIp>(work: &mut Work<I::Words>, entry: *const Flow<I::Words>, k
     }
     if work.headers.begins && replied & seen::RST != 0 {
         end::<I>(work, Table::New);
+        return false;
+    }
+    if work.headers.begins && replied & (seen::ANOTHERS | seen::PACKET) == seen::ANOTHERS {
+        end::<I>(work, Table::New);
+        work.may_keep_port = false;
         return false;
     }
     if replied & seen::PACKET != 0 && !work.headers.begins {

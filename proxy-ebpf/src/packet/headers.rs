@@ -72,6 +72,8 @@ pub(crate) struct Headers<A> {
     pub(super) opens: bool,
     /// Whether it begins a connection of a protocol that has such a thing: a SYN, an INIT.
     pub(super) begins: bool,
+    /// Whether it belongs to a connection that is there already: TCP that neither begins nor resets one.
+    pub(super) goes_on: bool,
     /// Bits of [`seen`] that the packet shows.
     pub(super) shows: u8,
     /// An ICMP echo request.
@@ -109,6 +111,7 @@ impl<A: Copy> Headers<A> {
         self.kind = Kind::Other;
         self.opens = false;
         self.begins = false;
+        self.goes_on = false;
         self.shows = 0;
         self.echo_request = false;
     }
@@ -335,6 +338,7 @@ fn read_transport<I: PacketIp, C: Context>(ctx: C, headers: &mut Headers<I::Word
             headers.transport_length = (offset >> 4) * 4;
             headers.begins = flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN;
             headers.opens = headers.begins;
+            headers.goes_on = flags & (TCP_SYN | TCP_RST) == 0;
             if flags & TCP_FIN != 0 {
                 headers.shows |= seen::FIN;
             }

@@ -31,6 +31,7 @@ pub(super) fn translate<I: WriteIp, C: Context>(ctx: C, hook: Hook, work: &mut W
     if let Err(verdict) = onward::find_way::<I, C>(ctx, work) {
         return verdict;
     }
+    ctx.set_rewritten(true);
     if apply::<I, C>(ctx, work) { onward::send_out(ctx, work.way) } else { C::DROP }
 }
 

@@ -19,6 +19,7 @@ pub(super) fn send<I: WriteIp, C: Context>(ctx: C, work: &mut Work<I::Words>) ->
     if let Err(verdict) = find_way::<I, C>(ctx, work) {
         return verdict;
     }
+    ctx.set_rewritten(true);
     if rewrite::all::<I, C>(ctx, work) { send_out(ctx, work.way) } else { C::DROP }
 }
 

@@ -9,6 +9,7 @@ use proxy_common::{
 use super::{
     clock,
     context::Context,
+    direct,
     flow::{self, Change},
     headers::Headers,
     route::{self, Kind},
@@ -63,8 +64,13 @@ pub(super) fn ask<I: PacketIp, C: Context>(ctx: C, hook: Hook, work: &mut Work<I
     if !I::is_unicast(work.key.source) {
         return Decision::Pass;
     }
-    match choose_endpoint::<I>(hook, work) {
-        Decision::Opened if !establish::<I, C>(ctx, hook, work) => Decision::Drop,
+    let decision = match choose_endpoint::<I>(hook, work) {
+        Decision::Opened if !find_way::<I, C>(ctx, hook, work) => Decision::Drop,
+        Decision::Pass => direct::keep_apart::<I, C>(ctx, hook, work),
+        decision => decision,
+    };
+    match decision {
+        Decision::Opened if !establish::<I>(hook, work) => Decision::Drop,
         decision => decision,
     }
 }
@@ -124,9 +130,9 @@ fn opens_flows<C: Context>(ctx: C, hook: Hook) -> bool {
     }
 }
 
-/// Makes the entries of a flow to the endpoint that stands in `work.flow`. False when the packet is lost.
+/// Finds the way to the endpoint that stands in `work.flow`, and back. False when there is none.
 #[inline(never)]
-fn establish<I: PacketIp, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Words>) -> bool {
+fn find_way<I: PacketIp, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Words>) -> bool {
     let (key, flow) = (&work.key, &mut work.flow);
     let way = route::find::<I, C>(ctx, &key.source, &flow.destination, 0, key.protocol as u8);
     let place = match way.kind {
@@ -148,23 +154,31 @@ fn establish<I: PacketIp, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Wor
         count(|counters| &mut counters.unroutable);
         return false;
     }
+    work.may_keep_port &= !masquerade;
     let straight = masquerade || hook == Hook::WorkloadIngress && work.to_own_address;
-    flow.last_seen = clock::now();
-    flow.source_port = key.source_port;
-    flow.hook = hook;
     flow.peer_hook = match (place, hook) {
         (Place::Remote, _) => Hook::UplinkIngress,
         (_, Hook::UplinkIngress) => Hook::UplinkEgress,
         (Place::Host, Hook::WorkloadIngress) => Hook::WorkloadEgress,
         _ => Hook::WorkloadIngress,
     };
-    flow.direction = Direction::Forward;
     flow.onward = if straight || hook == Hook::UplinkEgress { Onward::Link } else { Onward::Stack };
     flow.peer_onward = if straight { Onward::Link } else { Onward::Stack };
+    true
+}
+
+/// Makes the entries of the flow that stands in `work.flow`. False when the packet is lost.
+#[inline(never)]
+fn establish<I: PacketIp>(hook: Hook, work: &mut Work<I::Words>) -> bool {
+    let (key, flow) = (&work.key, &mut work.flow);
+    flow.last_seen = clock::now();
+    flow.source_port = key.source_port;
+    flow.hook = hook;
+    flow.direction = Direction::Forward;
     flow.seen = work.headers.shows;
     flow.reserved = [0; 2];
     flow.seal = I::seal(key);
-    if !take_source_port::<I>(work, masquerade) {
+    if !take_source_port::<I>(work) {
         count(|counters| &mut counters.source_ports_exhausted);
         return false;
     }
@@ -187,12 +201,12 @@ fn establish<I: PacketIp, C: Context>(ctx: C, hook: Hook, work: &mut Work<I::Wor
 }
 
 /// Finds a source port with which the endpoint's replies are told apart from those of every other flow, and puts the
-/// reply entry. The client's own port is tried first where its address stays.
+/// reply entry. The client's own port is tried first where it may stay.
 #[inline(never)]
-fn take_source_port<I: PacketIp>(work: &mut Work<I::Words>, masquerade: bool) -> bool {
+fn take_source_port<I: PacketIp>(work: &mut Work<I::Words>) -> bool {
     work.other_key = work.flow.other_key(work.key.protocol);
     work.other = work.flow.other(&work.key, 0);
-    if !masquerade {
+    if work.may_keep_port {
         if put_reply::<I>(work) {
             return true;
         }

@@ -1,4 +1,7 @@
-use core::{ffi::c_void, ptr::read_volatile};
+use core::{
+    ffi::c_void,
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -16,6 +19,7 @@ use super::{
     notice::{self, Message, Notice},
     route::Request,
 };
+use crate::maps::REWRITTEN;
 
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
@@ -26,6 +30,9 @@ const BPF_F_INGRESS: u64 = 1;
 const BPF_ADJ_ROOM_MAC: u32 = 1;
 /// Which bits of a tag are the VLAN's number. It is 0 in a tag that gives a priority and no VLAN.
 const VLAN_NUMBER: u32 = 0xfff;
+
+/// Bits of a buffer's `tc_index` that are not ours: Cilium has flags there.
+const OTHERS_BITS: u32 = 0x7f;
 
 /// A socket buffer.
 ///
@@ -73,6 +80,13 @@ impl Tc {
         unsafe { bpf_redirect(self.link(), BPF_F_INGRESS) as i32 }
     }
 
+    /// It stays with the buffer from link to link, also through a redirect, and few queueing disciplines ask for it.
+    #[inline(always)]
+    fn tc_index(self) -> u32 {
+        // SAFETY: as in `data`.
+        unsafe { read_volatile(&raw const (*self.0).tc_index) }
+    }
+
     #[inline(always)]
     fn data(self) -> (usize, usize) {
         // SAFETY: the kernel hands a valid context to the program.
@@ -117,6 +131,18 @@ impl Context for Tc {
     fn made_here(self) -> bool {
         // SAFETY: as in `data`.
         unsafe { read_volatile(&raw const (*self.0).ingress_ifindex) == 0 }
+    }
+
+    #[inline(always)]
+    fn is_rewritten(self) -> bool {
+        self.tc_index() & !OTHERS_BITS == REWRITTEN.load()
+    }
+
+    #[inline(always)]
+    fn set_rewritten(self, rewritten: bool) {
+        let index = self.tc_index() & OTHERS_BITS | if rewritten { REWRITTEN.load() } else { 0 };
+        // SAFETY: as in `data`; the field is one of those that programs may write.
+        unsafe { write_volatile(&raw mut (*self.0).tc_index, index) }
     }
 
     #[inline(always)]

@@ -31,6 +31,8 @@ pub(crate) struct Work<A> {
     /// How the packet goes on, and its time to live then.
     pub(super) way: Way,
     pub(super) ttl: u8,
+    /// Whether the flow may have the client's own source port.
+    pub(super) may_keep_port: bool,
     /// Whether the client asked for one of the node's own addresses.
     pub(super) to_own_address: bool,
     /// A flow entry that is read or made, and the other one of its flow.

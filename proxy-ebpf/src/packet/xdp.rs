@@ -72,6 +72,16 @@ impl Context for Xdp {
         false
     }
 
+    /// There is nothing before a driver.
+    #[inline(always)]
+    fn is_rewritten(self) -> bool {
+        false
+    }
+
+    /// A frame bears no marks; TC knows on which links it comes second.
+    #[inline(always)]
+    fn set_rewritten(self, _rewritten: bool) {}
+
     #[inline(always)]
     fn segment_payload(self) -> u32 {
         0

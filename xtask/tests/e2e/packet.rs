@@ -1,5 +1,6 @@
 //! The packet path: what no local socket makes. Clients outside the cluster, SCTP, and what comes back.
 
+mod direct;
 pub(crate) mod exposed;
 mod headers;
 mod kernel_sctp;

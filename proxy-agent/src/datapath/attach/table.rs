@@ -1,10 +1,14 @@
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use proxy_common::{Link, LinkRole};
 
 use crate::{
     datapath::{Error, maps::hash::HashTable, sys},
-    links::Topology,
+    links::{self, Topology},
 };
 
 const NAME: &str = "LINKS";
@@ -37,6 +41,11 @@ impl LinkTable {
         self.entries.get(&interface).is_some_and(|link| link.xdp != 0)
     }
 
+    /// Whether an XDP program of ours may see what comes in by a link before TC does.
+    pub(super) fn may_have_xdp_first(&self, interface: u32) -> bool {
+        self.entries.get(&interface).is_some_and(|link| link.xdp_first != 0)
+    }
+
     /// Makes the map hold exactly `wanted`, writing what differs. Returns what could not be done.
     pub(super) fn set(&mut self, wanted: &BTreeMap<u32, Link>) -> Vec<String> {
         let (keys, values): (Vec<u32>, Vec<Link>) =
@@ -61,29 +70,33 @@ impl LinkTable {
     }
 }
 
-/// What the map should hold. `native` are the links on which frames may be redirected from XDP.
-pub(super) fn wanted(topology: &Topology, native: impl Fn(u32) -> bool) -> BTreeMap<u32, Link> {
-    let entry =
-        |role, source4: Option<std::net::Ipv4Addr>, source6: Option<std::net::Ipv6Addr>, xdp: bool| Link {
-            address4: source4.map_or([0; 4], |address| address.octets()),
-            address6: source6.map_or([0; 16], |address| address.octets()),
-            role,
-            xdp: xdp.into(),
-            reserved: [0; 2],
-        };
-    let unheard_of = entry(LinkRole::Workload, topology.primary4, topology.primary6, false);
-    topology
-        .links
-        .iter()
-        .map(|link| (link.index, entry(link.role, link.source4, link.source6, native(link.index))))
-        .chain([(UNHEARD_OF, unheard_of)])
-        .collect()
+/// What the map should hold. `native` are the links to which frames may be redirected from XDP, `first` those on which an XDP
+/// program of ours may see packets before TC does.
+pub(super) fn wanted(
+    topology: &Topology,
+    native: impl Fn(u32) -> bool,
+    first: impl Fn(u32) -> bool,
+) -> BTreeMap<u32, Link> {
+    let entry = |role, source4: Option<Ipv4Addr>, source6: Option<Ipv6Addr>| Link {
+        address4: source4.map_or([0; 4], |address| address.octets()),
+        address6: source6.map_or([0; 16], |address| address.octets()),
+        role,
+        xdp: 0,
+        xdp_first: 0,
+        reserved: 0,
+    };
+    let of = |link: &links::Link| Link {
+        xdp: native(link.index).into(),
+        xdp_first: first(link.index).into(),
+        ..entry(link.role, link.source4, link.source6)
+    };
+    let unheard_of = entry(LinkRole::Workload, topology.primary4, topology.primary6);
+    topology.links.iter().map(|link| (link.index, of(link))).chain([(UNHEARD_OF, unheard_of)]).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::links;
 
     #[test]
     fn every_link_has_an_entry_and_so_have_those_to_come() {
@@ -103,15 +116,16 @@ mod tests {
             primary4: Some([10, 0, 0, 1].into()),
             ..Topology::default()
         };
-        let wanted = wanted(&topology, |index| index == 2);
-        let parts: Vec<_> =
-            wanted.iter().map(|(index, link)| (*index, link.role, link.address4, link.xdp)).collect();
+        let wanted = wanted(&topology, |index| index == 2, |index| index == 2);
+        let parts =
+            wanted.iter().map(|(index, link)| (*index, link.role, link.address4, link.xdp, link.xdp_first));
+        let parts: Vec<_> = parts.collect();
         assert_eq!(
             parts,
             [
-                (0, LinkRole::Workload, [10, 0, 0, 1], 0),
-                (2, LinkRole::Uplink, [10, 0, 0, 2], 1),
-                (3, LinkRole::None, [10, 0, 0, 1], 0)
+                (0, LinkRole::Workload, [10, 0, 0, 1], 0, 0),
+                (2, LinkRole::Uplink, [10, 0, 0, 2], 1, 1),
+                (3, LinkRole::None, [10, 0, 0, 1], 0, 0)
             ]
         );
         assert_eq!(wanted[&2].address6, [0; 16]);

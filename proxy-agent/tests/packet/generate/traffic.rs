@@ -47,6 +47,15 @@ impl Generator {
         self.whole(run, &tuple, flags)
     }
 
+    /// Another connection that looks like what a flow's packets become: to the endpoint by its own address, from the same
+    /// port.
+    pub(super) fn straight(&mut self, place: &Place, tuple: &Tuple) -> Vec<Run> {
+        let (program, link, came_by) = self.entrance(place, tuple.source);
+        let first = if tuple.protocol == Protocol::Tcp { tcp::SYN } else { chunk::INIT };
+        let flags = if self.random.random_bool(0.85) { first } else { self.flags(tuple.protocol) };
+        self.whole(Run { program, link, came_by, frame: Vec::new() }, tuple, flags)
+    }
+
     /// An ICMP error about a packet that went the other way.
     pub(super) fn error_about(&mut self, place: &Place, tuple: Tuple, entry: &Entry) -> Vec<Run> {
         let hook = if self.random.random_bool(0.95) { entry.hook } else { self.hook() };

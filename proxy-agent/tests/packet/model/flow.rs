@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use proxy_common::{Direction, Protocol, is_live, seen};
+use proxy_common::{Direction, NO_BACKEND, Protocol, is_live, seen};
 
 use super::{Answer, Model, PASS, datagram};
 use crate::{
@@ -41,11 +41,28 @@ impl Model<'_> {
             }
         }
         let mut now_in = table;
+        // A SYN is answered by another, or a reset. Anything else is of a connection that passes the Service by.
+        let unanswered = |reply: &Entry| reply.seen & (seen::PACKET | seen::MADE_AGAIN) == 0;
+        if !forward && table == Table::New && unanswered(&entry) && ports.is_some_and(|ports| ports.goes_on())
+        {
+            let seen = entry.seen | seen::ANOTHERS;
+            self.state.set(Change::Flow(table, tuple, Some(Entry { seen, ..entry })));
+            return PASS;
+        }
         if forward && table == Table::New {
             match reply {
-                None if !self.state.is_taken(&peer) => self.make_reply(&tuple, &entry),
+                None if !self.state.is_taken(&peer) => {
+                    self.make_reply(&tuple, &entry, if starts { 0 } else { seen::MADE_AGAIN });
+                }
                 None => {
                     self.state.set(Change::Flow(Table::New, tuple, None));
+                    return ports.map_or(PASS, |ports| self.open(ip, ports, tuple));
+                }
+                // The port is that of another connection: the client's next attempt gets another.
+                Some(reply) if starts && reply.seen & (seen::ANOTHERS | seen::PACKET) == seen::ANOTHERS => {
+                    self.state.set(Change::Flow(Table::New, tuple, None));
+                    self.state.set(Change::Flow(Table::New, peer, None));
+                    self.port_is_anothers = true;
                     return ports.map_or(PASS, |ports| self.open(ip, ports, tuple));
                 }
                 Some(reply) if reply.seen & seen::PACKET != 0 && !starts => {
@@ -77,7 +94,7 @@ impl Model<'_> {
     pub(super) fn touch(&mut self, table: Table, tuple: Tuple, mut entry: Entry, ports: Option<Ports>) {
         // A fragment after the first shows nothing, but that a reset was not believed.
         let packet = if ports.is_some() { seen::PACKET } else { entry.seen & seen::PACKET };
-        entry.seen = packet | entry.seen & seen::FIN;
+        entry.seen = packet | entry.seen & (seen::FIN | seen::ANOTHERS | seen::MADE_AGAIN);
         if ports.is_some_and(|ports| ports.ends()) {
             entry.seen |= seen::FIN;
         }
@@ -107,7 +124,7 @@ impl Model<'_> {
         self.refreshed(0, theirs)
     }
 
-    pub(super) fn make_reply(&mut self, tuple: &Tuple, entry: &Entry) {
+    pub(super) fn make_reply(&mut self, tuple: &Tuple, entry: &Entry, seen: u8) {
         let key = entry.rewritten(tuple.protocol).flip();
         let becomes = tuple.flip();
         let theirs = self.observed.tables.flow(Table::New, &key).map(|entry| entry.last_seen);
@@ -122,7 +139,7 @@ impl Model<'_> {
             direction: Direction::Reply,
             onward: entry.peer_onward,
             peer_onward: entry.onward,
-            seen: 0,
+            seen,
             ..*entry
         };
         self.state.set(Change::Flow(Table::New, key, Some(reply)));
@@ -138,7 +155,8 @@ impl Model<'_> {
     /// Whether a flow's backend is still the one that was chosen.
     fn is_current(&self, address: IpAddr, entry: &Entry) -> bool {
         let backend = self.observed.tables.backend(family(address), entry.backend);
-        backend.generation == entry.generation && is_live(entry.generation)
+        // A connection to the endpoint's own address has none.
+        entry.backend == NO_BACKEND || backend.generation == entry.generation && is_live(entry.generation)
     }
 }
 

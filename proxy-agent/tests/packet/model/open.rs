@@ -15,11 +15,20 @@ use crate::{
 };
 
 /// Where one endpoint is, and what a flow to it is like.
-struct Shape {
+pub(super) struct Shape {
     /// Source address; `None` where there would have to be one and is none.
-    masquerade: Option<Option<IpAddr>>,
-    reply_hook: Hook,
-    onward: (Onward, Onward),
+    pub(super) masquerade: Option<Option<IpAddr>>,
+    pub(super) reply_hook: Hook,
+    pub(super) onward: (Onward, Onward),
+}
+
+/// What a flow leads to.
+pub(super) struct Target {
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+    pub(super) backend: u32,
+    pub(super) generation: u32,
+    pub(super) service_port: u32,
 }
 
 /// Whether no host can have this address: the stack drops such packets by itself.
@@ -38,7 +47,11 @@ impl Model<'_> {
         }
         let at = (tuple.destination, tuple.destination_port, tuple.protocol);
         let Some(frontend) = self.node.services.frontends.get(&at) else {
-            return if ports.may_open() { self.unknown_port(ip) } else { PASS };
+            return match ports.may_open() {
+                true if self.node.services.is_cluster_ip(ip.destination) => self.unknown_port(ip),
+                true => self.direct(ip, ports, tuple),
+                false => PASS,
+            };
         };
         if !ports.may_open() {
             return PASS;
@@ -136,35 +149,52 @@ impl Model<'_> {
             self.complain(format!("there is no route to {}", backend.address));
             return DROP;
         };
-        let source = match shape.masquerade {
-            Some(Some(address)) => address,
-            Some(None) => {
-                self.complain(format!("there is no source address towards {}", backend.address));
-                return DROP;
-            }
-            None => tuple.source,
+        if shape.masquerade == Some(None) {
+            self.complain(format!("there is no source address towards {}", backend.address));
+            return DROP;
+        }
+        let target = Target {
+            address: backend.address,
+            port: backend.port,
+            backend: theirs.backend,
+            generation: backend.generation,
+            service_port: frontend.service_port,
         };
+        self.establish(ip, ports, tuple, &shape, &target, theirs)
+    }
+
+    /// Makes the entries of a flow, and sends its first packet on.
+    pub(super) fn establish(
+        &mut self,
+        ip: &Ip,
+        ports: Ports,
+        tuple: Tuple,
+        shape: &Shape,
+        target: &Target,
+        theirs: &Entry,
+    ) -> Answer {
+        let source = shape.masquerade.flatten().unwrap_or(tuple.source);
         let kept = Tuple {
-            source: backend.address,
+            source: target.address,
             destination: source,
-            source_port: backend.port,
+            source_port: target.port,
             destination_port: tuple.source_port,
             protocol: tuple.protocol,
         };
         let reply_key = Tuple { destination_port: theirs.source_port, ..kept };
-        self.check_source_port(&shape, &kept, theirs.source_port);
-        for (address, role) in [(tuple.destination, Role::Frontend), (backend.address, Role::Endpoint)] {
+        self.check_source_port(shape, &kept, theirs.source_port);
+        for (address, role) in [(tuple.destination, Role::Frontend), (target.address, Role::Endpoint)] {
             self.state.set(Change::Filter(filter_position(address, role), true));
         }
         let forward = Entry {
             last_seen: self.fresh(Some(theirs.last_seen)),
             source,
-            destination: backend.address,
+            destination: target.address,
             source_port: theirs.source_port,
-            destination_port: backend.port,
-            backend: theirs.backend,
-            generation: backend.generation,
-            service_port: frontend.service_port,
+            destination_port: target.port,
+            backend: target.backend,
+            generation: target.generation,
+            service_port: target.service_port,
             hook: self.hook(),
             peer_hook: shape.reply_hook,
             direction: Direction::Forward,
@@ -173,9 +203,9 @@ impl Model<'_> {
             seen: 0,
         };
         if self.state.is_taken(&reply_key) {
-            self.check_eviction(&shape, &tuple, &reply_key);
+            self.check_eviction(shape, &tuple, &reply_key);
         }
-        self.make_reply(&tuple, &forward);
+        self.make_reply(&tuple, &forward, 0);
         self.counts.flows_opened += 1;
         self.touch(Table::New, tuple, forward, Some(ports));
         self.remember_fragment(ip, Some(ports));
@@ -274,7 +304,7 @@ impl Model<'_> {
     fn check_source_port(&mut self, shape: &Shape, kept: &Tuple, port: u16) {
         let (first, count) = self.node.ports;
         let given_out = (first..first + count).contains(&port);
-        if shape.masquerade.is_none() && !self.state.is_taken(kept) {
+        if shape.masquerade.is_none() && !self.port_is_anothers && !self.state.is_taken(kept) {
             if port != kept.destination_port {
                 self.complain(format!("source port {port} replaces one that is free"));
             }
@@ -292,7 +322,7 @@ impl Model<'_> {
     }
 
     /// Whether so many source ports are taken that a dozen tries may fail.
-    fn is_crowded(&self, shape: &Shape, tuple: &Tuple, address: IpAddr, port: u16) -> bool {
+    pub(super) fn is_crowded(&self, shape: &Shape, tuple: &Tuple, address: IpAddr, port: u16) -> bool {
         let flows = self.state.confirmed.len() + self.state.new.len();
         if flows * 8 <= usize::from(self.node.ports.1) {
             return false;
@@ -309,12 +339,12 @@ impl Model<'_> {
         let taken = (first..first + count)
             .filter(|port| self.state.is_taken(&Tuple { destination_port: *port, ..reply }))
             .count();
-        let needed = shape.masquerade.is_some() || self.state.is_taken(&reply);
+        let needed = shape.masquerade.is_some() || self.port_is_anothers || self.state.is_taken(&reply);
         // At an eighth the odds against a dozen failures are 70 billion to one.
         needed && taken * 8 > usize::from(count)
     }
 
-    fn complain(&mut self, complaint: String) {
+    pub(super) fn complain(&mut self, complaint: String) {
         self.complaints.push(complaint);
     }
 }

@@ -2,6 +2,7 @@
 
 mod backends;
 mod cleanup;
+mod cluster_cidr;
 mod durations;
 mod flows;
 mod health;

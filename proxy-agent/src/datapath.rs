@@ -8,6 +8,7 @@
 mod alloc;
 mod attach;
 mod cgroup;
+mod cluster_cidr;
 mod error;
 mod features;
 mod flows;
@@ -48,6 +49,7 @@ use crate::{
 
 pub use attach::{AttachedView, LinkOptions, LinkView, TcMode, WorkloadLinks, XdpMode, inspect_links};
 pub use cgroup::{Because, of_node};
+pub use cluster_cidr::ClusterCidr;
 pub use error::Error;
 pub use flows::{Carried, Fill, FlowView, Flows, Lifetimes, Pass, monotonic_now};
 pub use hooks::{Hook, LinkHook};
@@ -81,6 +83,8 @@ pub struct Options {
     pub lifetimes: Lifetimes,
     /// What threads of the data path keep for their work.
     pub privileges: Privileges,
+    /// Where the cluster's pods are: those of other nodes are no clients outside.
+    pub cluster_cidr: ClusterCidr,
 }
 
 impl Default for Options {
@@ -94,6 +98,7 @@ impl Default for Options {
             source_ports: None,
             lifetimes: Lifetimes::default(),
             privileges: Privileges::Keep,
+            cluster_cidr: ClusterCidr::default(),
         }
     }
 }
@@ -134,6 +139,7 @@ impl Datapath {
         let settings = Settings {
             count_connections: options.count_connections,
             source_ports: SourcePorts::choose(options.source_ports)?,
+            cluster_cidr: options.cluster_cidr,
         };
         let programs = Programs::load(object, &layout, &capacities, settings)?;
         let table = LinkTable::open(&layout.directory())?;

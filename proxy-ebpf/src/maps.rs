@@ -79,6 +79,12 @@ pub(crate) static HOST_NETNS: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HAS_COARSE_CLOCK: Global<u32> = Global::new(0);
 
+/// Network of the cluster's pods and its mask, in network order. As long as there is none, one that no address is in.
+#[unsafe(no_mangle)]
+pub(crate) static CLUSTER_CIDR4: Global<[[u32; 1]; 2]> = Global::new([[1], [0]]);
+#[unsafe(no_mangle)]
+pub(crate) static CLUSTER_CIDR6: Global<[[u32; 4]; 2]> = Global::new([[1, 0, 0, 0], [0; 4]]);
+
 /// What marks a packet as rewritten, in the upper bits of its `tc_index`: another value on each node, for nodes that are
 /// containers of one machine hand packets to one another whole.
 #[unsafe(no_mangle)]

@@ -5,7 +5,8 @@ use clap::value_parser;
 use tracing::{info, warn};
 
 use super::{
-    durations::LifetimeArgs, health::HealthArgs, node_name::node_name, planning::PlanArgs, privileges::PrivilegeArgs,
+    cluster_cidr::ClusterCidrArgs, durations::LifetimeArgs, health::HealthArgs, node_name::node_name, planning::PlanArgs,
+    privileges::PrivilegeArgs,
 };
 use crate::{
     datapath::{
@@ -77,6 +78,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     lifetimes: LifetimeArgs,
+
+    #[command(flatten)]
+    cluster_cidr: ClusterCidrArgs,
 
     /// Count the open sockets of each endpoint; every socket of the node pays some 40 ns for it at close.
     #[arg(long)]
@@ -204,6 +208,7 @@ impl Args {
             source_ports: self.source_ports,
             lifetimes: self.lifetimes.lifetimes(),
             privileges: self.privileges.privileges(),
+            cluster_cidr: self.cluster_cidr.cluster_cidr(),
         }
     }
 }
@@ -263,5 +268,9 @@ mod tests {
         assert_eq!(parse(&["--privileges", "keep"]).unwrap().datapath().privileges, Privileges::Keep);
         assert!(parse(&["--max-flows", "100000000"]).is_err(), "more than the kernel can");
         assert!(parse(&["--conntrack-tcp-timeout-established", "1"]).is_err(), "without a unit");
+        let options = parse(&["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"]).unwrap().datapath();
+        assert_eq!(options.cluster_cidr, "10.244.0.0/16,fd00:10:244::/48".parse().unwrap());
+        let error = parse(&["--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"]).unwrap_err().to_string();
+        assert!(error.contains("two networks of one family"), "{error}");
     }
 }

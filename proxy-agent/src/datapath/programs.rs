@@ -14,6 +14,7 @@ use super::{
     Capacities, Error,
     attach::LinkProgram,
     cgroup::Cgroup,
+    cluster_cidr::ClusterCidr,
     features::{self, Feature},
     hooks::{Hook, LinkHook},
     object,
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) count_connections: bool,
     /// Ports for packets that are sent in a client's place.
     pub(crate) source_ports: SourcePorts,
+    /// Where the cluster's pods are.
+    pub(crate) cluster_cidr: ClusterCidr,
 }
 
 /// Loaded programs that are not attached yet.
@@ -58,11 +61,12 @@ impl Programs {
         capacities: &Capacities,
         settings: Settings,
     ) -> Result<Self, Error> {
-        let Settings { count_connections, source_ports } = settings;
+        let Settings { count_connections, source_ports, cluster_cidr } = settings;
         let has_set_retval = u32::from(has(features::SET_RETVAL));
         let counts = u32::from(count_connections && Hook::SockRelease.is_there());
         let has_coarse_clock = u32::from(has(features::COARSE_CLOCK));
         let (first_port, ports) = (u32::from(source_ports.first), source_ports.count());
+        let (cluster4, cluster6) = (cluster_cidr.words4(), cluster_cidr.words6());
         let (host, rewritten) = (host_namespace(), rewritten());
         has(features::BARRIER);
         let mut loader = EbpfLoader::new();
@@ -75,6 +79,8 @@ impl Programs {
             .override_global("SOURCE_PORT_FIRST", &first_port, true)
             .override_global("SOURCE_PORT_COUNT", &ports, true)
             .override_global("HOST_NETNS", &host, true)
+            .override_global("CLUSTER_CIDR4", &cluster4[..], true)
+            .override_global("CLUSTER_CIDR6", &cluster6[..], true)
             .override_global("REWRITTEN", &rewritten, true);
         for map in layout.maps() {
             loader.map_pin_path(map, layout.path(map));

@@ -1,14 +1,15 @@
 //! The real programs, run one packet at a time.
 
-use std::{io::ErrorKind, path::PathBuf};
+use std::{io::ErrorKind, net::IpAddr, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     programs::{ProgramError, SchedClassifier, Xdp, XdpMode},
 };
+use ipnet::IpNet;
 use proxy_common::Hook;
 
-use crate::place::Place;
+use crate::place::{CLUSTER, Place};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-ebpf"));
 
@@ -93,11 +94,15 @@ impl Kernel {
             return None;
         }
         let (first, ports) = (u32::from(first), u32::from(ports));
+        let networks = CLUSTER.map(|network| network.parse::<IpNet>().unwrap());
+        let words = networks.map(|network| [words(network.network()), words(network.netmask())].concat());
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
             .override_global("SOURCE_PORT_FIRST", &first, true)
             .override_global("SOURCE_PORT_COUNT", &ports, true)
+            .override_global("CLUSTER_CIDR4", &words[0][..], true)
+            .override_global("CLUSTER_CIDR6", &words[1][..], true)
             .override_global("HAS_COARSE_CLOCK", &1_u32, true);
         for pin in pins {
             loader.map_pin_path(pin.file_name().unwrap().to_str().unwrap(), pin);
@@ -151,6 +156,15 @@ impl Kernel {
         out.truncate(result.data_size_out as usize);
         Some((verdict(run.program, result.return_value), out))
     }
+}
+
+/// An address as words in network order.
+fn words(address: IpAddr) -> Vec<u32> {
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    octets.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect()
 }
 
 fn verdict(program: Program, value: u32) -> Verdict {

@@ -53,6 +53,9 @@ pub(crate) const NODE4: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 10), Ipv4Addr:
 pub(crate) const NODE6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10), Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10)];
 
+/// Where the cluster's pods are.
+pub(crate) const CLUSTER: [&str; 2] = ["10.244.0.0/16", "fd00:244::/32"];
+
 /// `up0` and `up1` have addresses of their own; `tun0` is an overlay without one; `bare0` has none to lend
 /// either; `pod3` is so new that `LINKS` does not know it.
 const LINKS: [(&str, LinkRole, usize); 7] = [
@@ -202,6 +205,11 @@ impl Link {
             if family == Family::V4 { self.masquerade4.into() } else { self.masquerade6.into() };
         (!address.is_unspecified()).then_some(address)
     }
+}
+
+/// Whether an address is a pod's.
+pub(crate) fn is_in_cluster(address: IpAddr) -> bool {
+    CLUSTER.iter().any(|network| network.parse::<IpNet>().unwrap().contains(&address))
 }
 
 /// Whether an address is one of the node's own.

@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use proxy_common::{
-    Direction, FRONTEND_IS_LOCAL, FRONTEND_SOURCE_RANGES, FrontendKind, Hook, NO_SERVICE_PORT, Onward,
-    Protocol, pick,
+    Direction, EndpointList, FRONTEND_IS_LOCAL, FRONTEND_SOURCE_RANGES, FrontendKind, Hook, NO_SERVICE_PORT,
+    Onward, Protocol, pick,
 };
 
 use super::{
@@ -86,7 +86,11 @@ fn choose_endpoint<I: PacketIp>(hook: Hook, work: &mut Work<I::Words>) -> Decisi
         count(|counters| &mut counters.source_range_denied);
         return Decision::Drop;
     }
-    let side = if hook == Hook::UplinkIngress && frontend.kind != FrontendKind::ClusterIp {
+    // Pods of other nodes get what those of this one do (KUBE-PROXY.md 1.4, step 5).
+    let side = if hook == Hook::UplinkIngress
+        && frontend.kind != FrontendKind::ClusterIp
+        && !(frontend.external_list == EndpointList::Local && I::is_in_cluster(key.source))
+    {
         Side::external(&frontend)
     } else {
         Side::internal(&frontend)

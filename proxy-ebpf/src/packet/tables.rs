@@ -9,7 +9,10 @@ use proxy_common::{
 
 use crate::{
     ip::{Ip, V4, V6},
-    maps::{FLOWS4, FLOWS6, FRAGMENTS4, FRAGMENTS6, NEW_FLOWS4, NEW_FLOWS6, SOURCE_RANGES4, SOURCE_RANGES6},
+    maps::{
+        CLUSTER_CIDR4, CLUSTER_CIDR6, FLOWS4, FLOWS6, FRAGMENTS4, FRAGMENTS6, NEW_FLOWS4, NEW_FLOWS6,
+        SOURCE_RANGES4, SOURCE_RANGES6,
+    },
 };
 
 /// [`FlowKey4`] or [`FlowKey6`], by the type of its addresses.
@@ -124,6 +127,8 @@ pub(crate) trait PacketIp: Ip {
     fn flow_filter_position(address: Self::Words, role: Role) -> u32;
     /// Whether `source` is inside a source range of the service port.
     fn in_source_range(service_port: u32, source: Self::Words) -> bool;
+    /// Whether it is an address of the cluster's pods.
+    fn is_in_cluster(source: Self::Words) -> bool;
     fn fragment(headers: FragmentOf<Self::Words>) -> Option<FragmentPorts>;
     fn keep_fragment(headers: FragmentOf<Self::Words>, ports: &FragmentPorts);
     /// The source address of what is sent out of a link in a client's place.
@@ -154,7 +159,7 @@ pub(crate) struct FragmentOf<A> {
 macro_rules! packet_ip {
     (
         $family:ty, $address:ty, $key:ty, $flow:ty, $flows:ident, $new:ident, $seal:ident, $position:ident,
-        $range:ident, $ranges:ident, $fragment:ident, $fragments:ident, $link_address:ident, $bytes:ty, $four:ident, $unicast:ident,
+        $range:ident, $ranges:ident, $cluster:ident, $fragment:ident, $fragments:ident, $link_address:ident, $bytes:ty, $four:ident, $unicast:ident,
         header: $header:literal, icmp: $icmp:literal, af: $af:literal, words: $count:literal
     ) => {
         impl PacketIp for $family {
@@ -214,6 +219,14 @@ macro_rules! packet_ip {
                 let range = $range { service_port: service_port.to_ne_bytes(), address: Self::bytes(source) };
                 let bits = SOURCE_RANGE_ID_BITS + 8 * size_of::<$address>() as u32;
                 $ranges.get(&aya_ebpf::btf_maps::lpm_trie::Key::new(bits, range)).is_some()
+            }
+
+            #[inline(always)]
+            fn is_in_cluster(source: $address) -> bool {
+                let [network, mask] = $cluster.load();
+                let ([a, b, c, d], [e, f, g, h]) = (Self::four(source), Self::four(mask));
+                let [i, j, k, l] = Self::four(network);
+                (a & e ^ i) | (b & f ^ j) | (c & g ^ k) | (d & h ^ l) == 0
             }
 
             #[inline(always)]
@@ -285,12 +298,12 @@ macro_rules! packet_ip {
 
 packet_ip!(
     V4, [u32; 1], FlowKey4, Flow4, FLOWS4, NEW_FLOWS4, seal_of_one, flow_filter_position4, SourceRange4, SOURCE_RANGES4,
-    FragmentKey4, FRAGMENTS4, address4, [u8; 4], one_in_four, is_unicast4,
+    CLUSTER_CIDR4, FragmentKey4, FRAGMENTS4, address4, [u8; 4], one_in_four, is_unicast4,
     header: 20, icmp: 1, af: 2, words: 1
 );
 packet_ip!(
     V6, [u32; 4], FlowKey6, Flow6, FLOWS6, NEW_FLOWS6, flow_seal_of6, flow_filter_position6, SourceRange6, SOURCE_RANGES6,
-    FragmentKey6, FRAGMENTS6, address6, [u8; 16], all_four, is_unicast6,
+    CLUSTER_CIDR6, FragmentKey6, FRAGMENTS6, address6, [u8; 16], all_four, is_unicast6,
     header: 40, icmp: 58, af: 10, words: 4
 );
 

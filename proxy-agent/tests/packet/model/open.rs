@@ -10,7 +10,7 @@ use super::{Answer, Content, DROP, Model, OwnError, PASS};
 use crate::{
     flows::{Change, Client, Entry, Table, Tuple, family, filter_position},
     parse::{Ip, Ports},
-    place::{Way, is_local},
+    place::{Way, is_in_cluster, is_local},
     services::Frontend,
 };
 
@@ -60,7 +60,10 @@ impl Model<'_> {
             self.counts.source_range_denied += 1;
             return DROP;
         }
-        let outside = self.hook() == Hook::UplinkIngress && frontend.kind != FrontendKind::ClusterIp;
+        // A pod of another node is no client outside.
+        let outside = self.hook() == Hook::UplinkIngress
+            && frontend.kind != FrontendKind::ClusterIp
+            && !is_in_cluster(ip.source);
         let list = if outside {
             frontend.plan.external_list(frontend.kind)
         } else {

@@ -170,6 +170,44 @@ fn affinity_is_of_a_clients_address_at_all_frontends_of_a_service_port() {
 }
 
 #[test]
+fn pods_of_other_nodes_are_no_clients_outside() {
+    if !available() {
+        return;
+    }
+    for (name, pods) in [("cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"), ("no-cidr", "")] {
+        let stage = Stage::with(name, |spec| spec.args(&["--cluster-cidr", pods]));
+        let exposed = Exposed::new("web");
+        let (node, other) = (stage.place("node-a"), stage.place("node-b"));
+        let (pod, client) = (stage.place("client-b"), &stage.outside);
+        let tos = exposed.node_port_of(&node);
+        stage.apply(&[exposed.service().external_local().build()]);
+        let (here, there) = (stage.place("web-a"), stage.place("web-b"));
+        // No endpoint on the node that is asked.
+        stage.apply(&exposed.slices(&[stage.member("web-b")]));
+        let far = if pods.is_empty() {
+            probes(&pod, &VIAS, &tos, |_| Meets::Silence)
+        } else {
+            // The answer has to come back through that node.
+            probes(&pod, &VIAS, &tos, answer_of(&there, &node))
+        };
+        let outsiders = probes(client, &VIAS, &tos, |_| Meets::Silence);
+        let hosts = probes(&other, &VIAS, &tos, |_| Meets::Silence);
+        check(&[far, outsiders, hosts].concat());
+        // One there: it keeps everybody's address.
+        stage.apply(&exposed.slices(&[stage.member("web-a")]));
+        let near = [&pod, client, &other].map(|from| probes(from, &VIAS, &tos, answer_of(&here, from)));
+        check(&near.concat());
+        // One there and one elsewhere: only pods meet both.
+        stage.apply(&exposed.slices(&["web-a", "web-b"].map(|name| stage.member(name))));
+        let over = if pods.is_empty() { 1 } else { 2 };
+        for (via, to) in VIAS.iter().flat_map(|via| tos.map(|to| (*via, to))) {
+            until_spread(&pod, via, to, over);
+            until_spread(client, via, to, 1);
+        }
+    }
+}
+
+#[test]
 fn policies_change_under_live_connections() {
     if !available() {
         return;

@@ -16,6 +16,7 @@ use crate::{
     links::Topology,
     observe::{self, Health},
     plan::{PlanChange, ServicePortId, ServicePortPlan},
+    privileges::Privileges,
     state::{EndpointSlice, Ingest, ObjectName, Service},
 };
 
@@ -180,6 +181,7 @@ fn observed(kubeconfig: Option<PathBuf>) -> (Observer, Observation) {
         healthz: None,
         bind_hard_fail: false,
         sync_period: Duration::from_secs(30),
+        privileges: Privileges::Keep,
     };
     observe::start(options).unwrap()
 }

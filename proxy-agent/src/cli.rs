@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Serve this node's Services until told to stop; what is programmed stays in place.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Show what would be programmed for a folder of manifests; needs no privileges.
     Plan(plan::Args),
     /// Show the frontends that the pinned maps hold now.
@@ -49,7 +49,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Plan(args) => plan::run(args),
         Command::Services(args) => services::run(args),
         Command::Backends(args) => backends::run(args),

@@ -5,8 +5,8 @@ use clap::value_parser;
 use tracing::{info, warn};
 
 use super::{
-    cluster_cidr::ClusterCidrArgs, durations::LifetimeArgs, health::HealthArgs, node_name::node_name, planning::PlanArgs,
-    privileges::PrivilegeArgs,
+    cluster_cidr::ClusterCidrArgs, durations::LifetimeArgs, health::HealthArgs, node_name::node_name,
+    planning::PlanArgs, privileges::PrivilegeArgs,
 };
 use crate::{
     datapath::{

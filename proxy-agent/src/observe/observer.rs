@@ -133,7 +133,10 @@ async fn serve_health(options: &Options, health: &Arc<Health>, events: &Events) 
                 return Err(anyhow!("{what}; free the address, or name another with --healthz-bind-address"));
             }
             Err(error) => {
-                warn!("cannot serve /healthz on {address}: {error}; trying again every {} s", RETRY.as_secs())
+                warn!(
+                    "cannot serve /healthz on {address}: {error}; trying again every {} s",
+                    RETRY.as_secs()
+                );
             }
         }
         sleep(RETRY).await;

@@ -2,10 +2,9 @@
 
 mod backends;
 mod cleanup;
-mod cluster_cidr;
 mod durations;
 mod flows;
-mod health;
+mod kube_proxy;
 mod links;
 mod node_name;
 mod output;
@@ -15,9 +14,9 @@ mod privileges;
 mod run;
 mod services;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Kubernetes Services with eBPF, on this node.
 #[derive(Parser, Debug)]
@@ -45,23 +44,35 @@ enum Command {
     Cleanup(cleanup::Args),
 }
 
-/// Entry point of the binary: runs the subcommand, prints an error with its causes, 1 on failure.
+/// Entry point of the binary: runs the subcommand, or what kube-proxy would where it is called by that name;
+/// prints an error with its causes, 1 on failure.
 #[must_use]
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Run(args) => run::run(*args),
-        Command::Plan(args) => plan::run(args),
-        Command::Services(args) => services::run(args),
-        Command::Backends(args) => backends::run(args),
-        Command::Links(args) => links::run(args),
-        Command::Flows(args) => flows::run(args),
-        Command::Cleanup(args) => cleanup::run(args),
-    };
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let outcome = if kube_proxy::is_called(&arguments) { kube_proxy::run(arguments) } else { run(arguments) };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("proxy-agent: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> anyhow::Result<()> {
+    let matches = Cli::command().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
+        Command::Run(args) => {
+            // Which flags were given, and not only what they come to.
+            let matches = matches.subcommand().map_or(&matches, |(_, of_run)| of_run);
+            run::run(*args, matches, run::Called::ProxyAgent)
+        }
+        Command::Plan(args) => plan::run(args),
+        Command::Services(args) => services::run(args),
+        Command::Backends(args) => backends::run(args),
+        Command::Links(args) => links::run(args),
+        Command::Flows(args) => flows::run(args),
+        Command::Cleanup(args) => cleanup::run(args),
     }
 }

@@ -65,7 +65,7 @@ pub use tables::Capacities;
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/ferroute";
 
 /// How to set up the data path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Directory for the pins; a bpffs is mounted there when it is not on one.
     pub bpffs: PathBuf,

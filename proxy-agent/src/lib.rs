@@ -3,10 +3,13 @@
 //!
 //! Data flows one way, and each module knows only the one before it:
 //! `source` (API server or folder) → `state` (slim objects, indexed) → `plan` (pure: what should be
-//! programmed) → `datapath` (maps and attachments; the only module that touches the kernel).
+//! programmed) → `datapath` (maps and attachments; the only module that touches the kernel). What all of them are
+//! to do comes from `config`.
 
 pub mod cli;
+pub mod config;
 pub mod datapath;
+pub mod host;
 pub mod links;
 pub mod logging;
 pub mod observe;

@@ -12,7 +12,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 
 pub use events::{Event, Events};
 pub use health::{Answer, Health, Question};
-pub use observer::{ApiServer, Observation, Observer, Options, start};
+pub use observer::{Observation, Observer, Options, start};
 
 /// For every answer in JSON, as kube-proxy gives it.
 const NO_SNIFF: (HeaderName, HeaderValue) =

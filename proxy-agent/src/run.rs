@@ -37,10 +37,10 @@ use crate::{
 const QUEUE: usize = 1024;
 
 /// Where objects come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A Kubernetes API server; the one of the pod's service account without a kubeconfig.
-    Kube(Option<PathBuf>),
+    /// A Kubernetes API server.
+    Kube(kube::Access),
     /// A folder of manifests.
     Manifests(PathBuf),
 }
@@ -95,9 +95,9 @@ async fn follow(
 ) -> Result<()> {
     match source {
         Source::Manifests(dir) => Ok(manifests::follow(dir, node_name, changes).await?),
-        Source::Kube(kubeconfig) => {
+        Source::Kube(access) => {
             let options = kube::Options {
-                kubeconfig,
+                access,
                 node_name: node_name.into(),
                 timing: kube::Timing::default(),
                 counters: Arc::clone(counters.source()),

@@ -1,4 +1,7 @@
-use std::io::{BufWriter, Write, stdout};
+use std::{
+    io::{BufWriter, Write, stdout},
+    path::Path,
+};
 
 use anyhow::bail;
 use serde_json::json;
@@ -32,8 +35,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.kube_proxy {
         return kube_proxy(args.dry_run, args.output);
     }
-    let bpffs = args.pins.bpffs;
-    let mut removed = datapath::cleanup(&bpffs)?;
+    remove(&args.pins.bpffs)
+}
+
+/// Removes what the agent has made, of which `bpffs` holds the pins, and says what that was.
+pub(super) fn remove(bpffs: &Path) -> anyhow::Result<()> {
+    let mut removed = datapath::cleanup(bpffs)?;
     removed.extend(takeover::release()?);
     for line in &removed {
         println!("removed {line}");

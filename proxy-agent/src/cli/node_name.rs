@@ -1,9 +1,11 @@
 use anyhow::{Context, Result, ensure};
 
-/// The name given, else that of the host, as the kubelet makes a node name of it: trimmed, in lower case.
+/// The name given, else that in `NODE_NAME`, else that of the host, as the kubelet makes a node name of it:
+/// trimmed, in lower case.
 pub(super) fn node_name(given: Option<&str>) -> Result<String> {
-    let name = match given {
-        Some(name) => name.to_owned(),
+    let of_environment = || std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    let name = match given.map(str::to_owned).or_else(of_environment) {
+        Some(name) => name,
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")
             .context("reading the host name from /proc/sys/kernel/hostname; --node-name NAME does without")?,
     };

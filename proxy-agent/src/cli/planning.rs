@@ -12,7 +12,10 @@ pub(super) struct PlanArgs {
 impl PlanArgs {
     /// What the planner is to be told.
     pub(super) fn config(&self) -> PlannerConfig {
-        PlannerConfig { node_port_addresses: self.nodeport_addresses.clone().unwrap_or_default() }
+        PlannerConfig {
+            node_port_addresses: self.nodeport_addresses.clone().unwrap_or_default(),
+            ..PlannerConfig::default()
+        }
     }
 }
 

@@ -34,7 +34,10 @@ pub struct LinkOptions {
 }
 
 /// How programs are attached to traffic control.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
 pub enum TcMode {
     /// tcx where the kernel has it (6.6), else clsact.
     #[default]
@@ -46,7 +49,10 @@ pub enum TcMode {
 }
 
 /// Whether packets are forwarded before the kernel has made anything of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
 pub enum XdpMode {
     /// No XDP program: to attach one resets some network cards.
     #[default]
@@ -60,7 +66,10 @@ pub enum XdpMode {
 }
 
 /// Whether packets that pods send and receive go through the programs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
 pub enum WorkloadLinks {
     /// While a Service needs it: one with SCTP, or with ranges of allowed sources.
     #[default]

@@ -1,6 +1,11 @@
 //! What is mounted.
 
-use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
 
 use super::Error;
 
@@ -15,6 +20,17 @@ pub(crate) struct Mount<'a> {
     /// What was said to be mounted: any text, for a file system without a device.
     pub(crate) source: &'a [u8],
     pub(crate) point: PathBuf,
+}
+
+/// What the kernel calls the first process namespace, that of the machine.
+const FIRST_PROCESS_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether this process has mounts that end with its container: other ones than the machine's first process.
+pub(crate) fn are_of_a_container() -> bool {
+    let namespace = |link: &str| fs::read_link(link).ok();
+    // The process 1 that a container sees is its own.
+    namespace("/proc/self/ns/pid").is_some_and(|own| own != Path::new(FIRST_PROCESS_NAMESPACE))
+        || namespace("/proc/1/ns/mnt") != namespace("/proc/thread-self/ns/mnt")
 }
 
 /// The table.

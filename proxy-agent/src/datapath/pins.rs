@@ -53,6 +53,14 @@ impl Pins {
     /// Makes `root` a directory on a bpffs, mounting one where there is none.
     pub(crate) fn prepare(root: &Path) -> Result<Self, Error> {
         bpffs::prepare(root)?;
+        if bpffs::ends_with_container(root) {
+            tracing::warn!(
+                bpffs = %root.display(),
+                "the node's bpffs is not mounted into this container: the agent has one of its own, which ends with \
+                 the container, and from then until the next one is ready no Service is served; mount the node's \
+                 /sys/fs/bpf (docs/configuration.md, \"In kube-proxy's place\")"
+            );
+        }
         if !is_ours(root)? {
             return Err(Error::NotOurs(root.to_owned()));
         }

@@ -5,7 +5,6 @@ mod limits;
 mod sender;
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     plan::{ObjectRef, Problem},
+    source::kube::Access,
     state::ObjectName,
 };
 use limits::Told;
@@ -125,11 +125,11 @@ impl Event {
 }
 
 impl Events {
-    /// For an agent on `node` that asks the API server of `kubeconfig`, or the one of its service account; what is
+    /// For an agent on `node` that asks the API server of `access`; what is
     /// said is on its way when the sender runs.
-    pub(super) fn to_api_server(node: &str, kubeconfig: Option<PathBuf>) -> (Self, Sender) {
+    pub(super) fn to_api_server(node: &str, access: Access) -> (Self, Sender) {
         let (queue, orders) = mpsc::channel(QUEUE);
-        (Self::new(node, Some(queue)), Sender::new(node, kubeconfig, orders))
+        (Self::new(node, Some(queue)), Sender::new(node, access, orders))
     }
 
     /// Without an API server.

@@ -2,7 +2,6 @@ use std::{
     convert::Infallible,
     future,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
@@ -27,6 +26,7 @@ use super::{
 use crate::{
     plan::HealthCheckChange,
     privileges::{Duty, Privileges, warn_of},
+    source::kube::Access,
 };
 
 /// Before an address that could not be had is asked for again, as kube-proxy has it.
@@ -40,7 +40,7 @@ pub struct Options {
     /// Name of this node.
     pub node_name: String,
     /// The API server that hears of events; `None` for a host without one.
-    pub api_server: Option<ApiServer>,
+    pub api_server: Option<Access>,
     /// Where `/healthz` is served; `None` is nowhere.
     pub healthz: Option<SocketAddr>,
     /// Whether the agent ends when an address that it should serve on cannot be had.
@@ -49,13 +49,6 @@ pub struct Options {
     pub sync_period: Duration,
     /// What the thread that serves keeps of its privileges.
     pub privileges: Privileges,
-}
-
-/// Which API server.
-#[derive(Clone, Debug)]
-pub struct ApiServer {
-    /// The one of this kubeconfig; without, that of the pod's service account.
-    pub kubeconfig: Option<PathBuf>,
 }
 
 /// What the loop tells those who watch it. Nothing of it waits for anybody.
@@ -88,8 +81,8 @@ pub fn start(options: Options) -> Result<(Observer, Observation)> {
     let health = Arc::new(Health::new(options.sync_period, eligible_without_node));
     let (events, sender) = match &options.api_server {
         None => (Events::nowhere(&options.node_name), None),
-        Some(ApiServer { kubeconfig }) => {
-            let (events, sender) = Events::to_api_server(&options.node_name, kubeconfig.clone());
+        Some(access) => {
+            let (events, sender) = Events::to_api_server(&options.node_name, access.clone());
             (events, Some(sender))
         }
     };

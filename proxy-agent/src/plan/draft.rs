@@ -162,7 +162,9 @@ fn wanted(service: &Service, cluster_ip: IpAddr, index: usize, here: &Here) -> W
     };
     let mut frontends = of_family(&[cluster_ip], FrontendKind::ClusterIp, port.port);
     let mut more = of_family(&service.load_balancer_ips, FrontendKind::LoadBalancer, port.port);
-    more.extend(of_family(&service.external_ips, FrontendKind::ExternalIp, port.port));
+    if here.external_ips() {
+        more.extend(of_family(&service.external_ips, FrontendKind::ExternalIp, port.port));
+    }
     if let Some(node_port) = port.node_port {
         more.extend(of_family(here.node_ports(), FrontendKind::NodePort, node_port));
     }

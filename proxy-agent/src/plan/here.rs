@@ -1,8 +1,8 @@
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use proxy_common::Family;
 
-use super::NodePortAddresses;
+use super::PlannerConfig;
 use crate::state::{Node, Store, family_of};
 
 /// What planning needs to know of the node that is planned for. Worked out anew only when what the store says
@@ -15,25 +15,28 @@ pub(super) struct Here {
     local_addresses: Option<Vec<IpAddr>>,
     node_ports: Vec<IpAddr>,
     health_checks: Vec<IpAddr>,
+    external_ips: bool,
 }
 
 impl Here {
     /// Takes over what the store says.
-    pub(super) fn refresh(&mut self, setting: &NodePortAddresses, store: &Store) {
-        let (node, local) = (store.node(), store.local_addresses());
-        if self.node.as_ref() != node || self.local_addresses.as_deref() != local {
-            *self = Self::new(setting, node, local);
+    pub(super) fn refresh(&mut self, config: &PlannerConfig, store: &Store) {
+        let (node, local) = (with_address(store.node(), config.node_address), store.local_addresses());
+        if self.node.as_ref() != node.as_deref() || self.local_addresses.as_deref() != local {
+            *self = Self::new(config, node.as_deref(), local);
         }
     }
 
-    /// What `setting` makes of a node.
-    pub(super) fn new(setting: &NodePortAddresses, node: Option<&Node>, local: Option<&[IpAddr]>) -> Self {
-        let node_ports = setting.of(node, local);
+    /// What `config` makes of a node.
+    pub(super) fn new(config: &PlannerConfig, node: Option<&Node>, local: Option<&[IpAddr]>) -> Self {
+        let mut node_ports = config.node_port_addresses.of(node, local);
+        node_ports.retain(|address| config.loopback_node_ports || !address.is_loopback());
         Self {
             node: node.cloned(),
             local_addresses: local.map(<[IpAddr]>::to_vec),
-            health_checks: setting.listening(&node_ports),
+            health_checks: config.node_port_addresses.listening(&node_ports),
             node_ports,
+            external_ips: config.external_ips,
         }
     }
 
@@ -45,6 +48,11 @@ impl Here {
     /// The addresses to listen on for load balancers that ask for the health of Services.
     pub(super) fn health_checks(&self) -> &[IpAddr] {
         &self.health_checks
+    }
+
+    /// Whether Services are served at their external IPs.
+    pub(super) fn external_ips(&self) -> bool {
+        self.external_ips
     }
 
     /// The zone that the node is in.
@@ -70,4 +78,13 @@ impl Here {
             None => self.node.as_ref().is_some_and(|node| node.addresses.contains(&address)),
         }
     }
+}
+
+/// A node whose first address is `address`, where one was given.
+fn with_address(node: Option<&Node>, address: Option<IpAddr>) -> Option<Cow<'_, Node>> {
+    let Some(address) = address else { return node.map(Cow::Borrowed) };
+    let mut node = node.cloned().unwrap_or_default();
+    node.addresses.retain(|other| *other != address);
+    node.addresses.insert(0, address);
+    Some(Cow::Owned(node))
 }

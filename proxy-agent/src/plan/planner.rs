@@ -20,10 +20,27 @@ use crate::state::{Dirty, ObjectName, Store};
 mod tests;
 
 /// What the planner is told about how to plan.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannerConfig {
     /// Which of the node's addresses serve node ports.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether the loopback addresses may be among them.
+    pub loopback_node_ports: bool,
+    /// Whether Services are served at their external IPs.
+    pub external_ips: bool,
+    /// The node's own address, in the place of the first of its family in the Node object.
+    pub node_address: Option<IpAddr>,
+}
+
+impl Default for PlannerConfig {
+    fn default() -> Self {
+        Self {
+            node_port_addresses: NodePortAddresses::default(),
+            loopback_node_ports: true,
+            external_ips: true,
+            node_address: None,
+        }
+    }
 }
 
 /// Plans what a change touched, and remembers what was planned before.
@@ -73,7 +90,7 @@ impl Planner {
     #[must_use]
     pub fn new(config: PlannerConfig) -> Self {
         Self {
-            here: Here::new(&config.node_port_addresses, None, None),
+            here: Here::new(&config, None, None),
             config,
             services: HashMap::new(),
             claims: Claims::default(),
@@ -84,7 +101,7 @@ impl Planner {
 
     /// Plans the dirty Services again, and those that win or lose an address by it.
     pub fn plan(&mut self, store: &Store, dirty: &Dirty) -> Outcome {
-        self.here.refresh(&self.config.node_port_addresses, store);
+        self.here.refresh(&self.config, store);
         let mut before: HashMap<ObjectName, Planned> = HashMap::new();
         let mut affected: HashSet<ObjectName> = HashSet::new();
         for name in self.names(store, dirty) {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::state::{Change, Store};
 
 /// How long to wait for this node's Node once everything else is there, as kube-proxy does.
-const NODE: Duration = Duration::from_secs(30);
+pub(super) const NODE: Duration = Duration::from_secs(30);
 
 /// Takes changes in until Services, EndpointSlices and the Node are completely known, and says when the last
 /// of the lists was there. What an earlier agent has programmed stays as it is until then: with less than

@@ -1,4 +1,4 @@
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
@@ -43,7 +43,7 @@ pub async fn reconcile<P: Programmer>(
     links.arrive().await;
     let mut reconciler = Reconciler {
         programmer,
-        planner: Planner::new(config),
+        planner: Planner::new(config.clone()),
         store,
         links,
         counters,
@@ -54,6 +54,7 @@ pub async fn reconcile<P: Programmer>(
         due: listed,
     };
     reconciler.complete(listed)?;
+    let mut addresses_due = Some(listed + barrier::NODE);
     loop {
         let due = reconciler.due;
         let change = tokio::select! {
@@ -61,6 +62,11 @@ pub async fn reconcile<P: Programmer>(
             () = sleep_until(due), if !reconciler.again.is_empty() => {
                 reconciler.try_again();
                 reconciler.done();
+                continue;
+            }
+            () = sleep_until(addresses_due.unwrap_or(due)), if addresses_due.is_some() => {
+                addresses_due = None;
+                reconciler.look_for_addresses(config.node_address);
                 continue;
             }
             () = reconciler.links.news() => {
@@ -122,6 +128,19 @@ impl<P: Programmer> Reconciler<'_, P> {
             warn!("telling systemd that the agent is ready: {error}");
         }
         Ok(())
+    }
+
+    /// kube-proxy waits this long for addresses of the Node; here everything else is served meanwhile.
+    fn look_for_addresses(&self, given: Option<IpAddr>) {
+        let known = self.store.node().is_some_and(|node| !node.addresses.is_empty());
+        if given.is_none() && !known {
+            warn!(
+                "this node's Node object has no address after {} s: until it has one, node ports limited to primary \
+                 addresses are not served, and load balancers' source ranges exempt nobody; check the node's name, \
+                 or give --bind-address",
+                barrier::NODE.as_secs()
+            );
+        }
     }
 
     /// A change, and all that have come with it.

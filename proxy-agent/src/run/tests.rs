@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
 
 use super::*;
+use crate::source::kube::Access;
 use crate::{
     datapath::{Refused, RefusedReason, Report},
     links::Topology,
@@ -174,7 +175,7 @@ impl Log {
 
 /// An observer that serves nowhere.
 fn observed(kubeconfig: Option<PathBuf>) -> (Observer, Observation) {
-    let api_server = kubeconfig.map(|file| observe::ApiServer { kubeconfig: Some(file) });
+    let api_server = kubeconfig.map(Access::of);
     let options = observe::Options {
         node_name: "n1".into(),
         api_server,
@@ -392,7 +393,7 @@ async fn a_source_that_cannot_be_used_is_fatal() {
     let (steps, _receiver) = mpsc::unbounded_channel();
     let mut memory = Memory { steps, programmed: Programmed::default(), refusals: 0 };
     let missing = PathBuf::from("/nowhere/at/all");
-    for source in [Source::Kube(Some(missing.clone())), Source::Manifests(missing)] {
+    for source in [Source::Kube(Access::of(missing.clone())), Source::Manifests(missing)] {
         let counters = Arc::new(Counters::default());
         let config = PlannerConfig::default();
         let running = run(&mut memory, source, "n1", config, Uplinks::default(), counters, observed(None));
@@ -421,7 +422,7 @@ async fn services_from_an_api_server_are_programmed() {
     let counters = Arc::new(Counters::default());
     let config = PlannerConfig::default();
     let observed = observed(Some(kubeconfig.clone()));
-    let source = Source::Kube(Some(kubeconfig));
+    let source = Source::Kube(Access::of(kubeconfig));
     let running = run(&mut memory, source, "n1", config, Uplinks::default(), counters, observed);
     let looking = async {
         assert_eq!(receiver.recv().await, Some(Step::Reconcile));

@@ -38,14 +38,31 @@ use kind::{Nodes, Services, Slices};
 /// What to follow and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the API server is and who we are to it; `None` for the service account of a pod.
-    pub kubeconfig: Option<PathBuf>,
+    /// Where the API server is and who we are to it.
+    pub access: Access,
     /// Name of the Node object of this node.
     pub node_name: Arc<str>,
     /// How long the server may take.
     pub timing: Timing,
     /// Counted into by the source, read by others.
     pub counters: Arc<Counters>,
+}
+
+/// Where the API server is and who we are to it; nothing for the service account of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// The server's URL, in the place of the kubeconfig's. Without one nobody says who we are.
+    pub server: Option<String>,
+}
+
+impl Access {
+    /// As a kubeconfig says.
+    #[must_use]
+    pub fn of(kubeconfig: PathBuf) -> Self {
+        Self { kubeconfig: Some(kubeconfig), server: None }
+    }
 }
 
 /// How long the source waits for the API server before it takes a connection for dead.
@@ -81,7 +98,7 @@ impl Default for Timing {
 /// When the client cannot be set up: the kubeconfig cannot be read, or there is no service account. A server
 /// that does not answer is no error, it is waited for.
 pub async fn follow(options: Options, changes: mpsc::Sender<Change>) -> Result<()> {
-    let client = client::connect(options.kubeconfig.as_deref()).await?;
+    let client = client::connect(&options.access).await?;
     // One for all three, so that the names they share are held once.
     let ingest = Arc::new(Mutex::new(Ingest::new(&options.node_name)));
     tokio::join!(

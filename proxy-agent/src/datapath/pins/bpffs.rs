@@ -21,8 +21,8 @@ pub(super) fn prepare(root: &Path) -> Result<(), Error> {
     match kind {
         BPF_FS_MAGIC => make(root),
         SYSFS_MAGIC => {
-            // For everybody, as an init system would have done.
-            mount("bpf", &there)?;
+            // For everybody, as an init system would have done; in a container there is nobody else.
+            mount(if mounts::are_of_a_container() { OURS } else { "bpf" }, &there)?;
             make(root)
         }
         _ => {
@@ -38,6 +38,15 @@ pub(super) fn is_our_mount(root: &Path) -> bool {
     mounts::read().is_ok_and(|mounts| {
         mounts::of_kind(&mounts, b"bpf").any(|mount| mount.source == OURS.as_bytes() && mount.point == root)
     })
+}
+
+/// Whether `root` is on a bpffs that an agent mounted in its container, and that ends with it.
+pub(super) fn ends_with_container(root: &Path) -> bool {
+    let Ok(root) = fs::canonicalize(root) else { return false };
+    let Ok(table) = mounts::read() else { return false };
+    let around = mounts::of_kind(&table, b"bpf").filter(|mount| root.starts_with(&mount.point));
+    let nearest = around.max_by_key(|mount| mount.point.components().count());
+    nearest.is_some_and(|mount| mount.source == OURS.as_bytes()) && mounts::are_of_a_container()
 }
 
 /// Whether the directory is on a bpffs.

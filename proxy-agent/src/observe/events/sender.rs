@@ -1,4 +1,4 @@
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1 as events;
@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
 use super::{Event, Order, Scope, api::object, limits::Rate};
-use crate::source::kube::{connect, up_to};
+use crate::source::kube::{Access, connect, up_to};
 
 /// Nodes that see the same at the same time say so within this time, not all at once.
 const SPREAD: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 /// Brings events to the API server.
 pub(in crate::observe) struct Sender {
     node: Box<str>,
-    kubeconfig: Option<PathBuf>,
+    access: Access,
     orders: mpsc::Receiver<Order>,
     client: Option<Client>,
     rate: Rate,
@@ -45,10 +45,10 @@ enum Outcome {
 }
 
 impl Sender {
-    pub(super) fn new(node: &str, kubeconfig: Option<PathBuf>, orders: mpsc::Receiver<Order>) -> Self {
+    pub(super) fn new(node: &str, access: Access, orders: mpsc::Receiver<Order>) -> Self {
         Self {
             node: node.into(),
-            kubeconfig,
+            access,
             orders,
             client: None,
             rate: Rate::new(),
@@ -117,7 +117,7 @@ impl Sender {
     async fn post(&mut self, object: &events::Event) -> Outcome {
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => match connect(self.kubeconfig.as_deref()).await {
+            None => match connect(&self.access).await {
                 Ok(client) => self.client.insert(client).clone(),
                 Err(error) => return Outcome::Failed(format!("{error:#}")),
             },

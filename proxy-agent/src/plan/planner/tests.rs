@@ -22,11 +22,11 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(node_port_addresses: NodePortAddresses) -> Self {
-        Self {
-            ingest: Ingest::new("here"),
-            store: Store::default(),
-            planner: Planner::new(PlannerConfig { node_port_addresses }),
-        }
+        Self::with(PlannerConfig { node_port_addresses, ..PlannerConfig::default() })
+    }
+
+    pub(super) fn with(config: PlannerConfig) -> Self {
+        Self { ingest: Ingest::new("here"), store: Store::default(), planner: Planner::new(config) }
     }
 
     pub(super) fn apply(&mut self, change: Change) -> Outcome {

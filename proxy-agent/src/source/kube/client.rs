@@ -14,6 +14,8 @@ use kube::{
 use tower::{BoxError, ServiceBuilder};
 use tracing::debug;
 
+use super::Access;
+
 /// Who we are, in every request.
 const AGENT: &str = concat!("ferroute-proxy-agent/", env!("CARGO_PKG_VERSION"));
 /// How long a TCP connection may take to come about.
@@ -25,17 +27,23 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// and given up after this many probes without an answer.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// A client for the API server that `kubeconfig` names, or for the one of the pod's service account.
-pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
+/// A client for the API server that `access` names, or for the one of the pod's service account.
+pub(crate) async fn connect(access: &Access) -> Result<Client> {
     // An error says that somebody has chosen a provider before us, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = match kubeconfig {
-        Some(path) => from_file(path).await?,
-        None => Config::incluster().context(
+    let url = access.server.as_deref().map(str::parse::<http::Uri>).transpose();
+    let url = url.context("--master has to be the URL of an API server")?;
+    let mut config = match (&access.kubeconfig, &url) {
+        (Some(path), _) => from_file(path).await?,
+        (None, Some(url)) => Config::new(url.clone()),
+        (None, None) => Config::incluster().context(
             "there is no service account of a pod here; outside of a cluster, give --kubeconfig FILE, \
              or --manifests DIR to do without an API server",
         )?,
     };
+    if let Some(url) = url {
+        config.cluster_url = url;
+    }
     let server = config.cluster_url.clone();
     client(config).with_context(|| format!("setting up a client for the API server {server}"))
 }
@@ -145,7 +153,7 @@ mod tests {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let file = kubeconfig(&json!({"server": "https://192.0.2.1:6443"}));
-        runtime.block_on(connect(Some(file.path()))).unwrap();
+        runtime.block_on(connect(&Access::of(file.path().to_owned()))).unwrap();
         assert!(runtime.block_on(from_file(file.path())).unwrap().proxy_url.is_none());
     }
 }

@@ -1,7 +1,6 @@
 use std::{
     collections::{HashMap, HashSet},
     marker::PhantomData,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Counters, Options, Timing,
+    Access, Counters, Options, Timing,
     backoff::{Backoff, up_to},
     client::connect,
     kind::Kind,
@@ -40,7 +39,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// Follows the objects of one kind.
 pub(super) struct Follower<K: Kind> {
     client: Client,
-    kubeconfig: Option<PathBuf>,
+    access: Access,
     request: Request,
     labels: Option<String>,
     fields: Option<String>,
@@ -99,7 +98,7 @@ impl<K: Kind> Follower<K> {
     ) -> Self {
         Self {
             client,
-            kubeconfig: options.kubeconfig.clone(),
+            access: options.access.clone(),
             request: Request::new(K::PATH),
             labels: K::WITHOUT_LABEL.map(|label| format!("!{label}")),
             fields: K::fields(&options.node_name),
@@ -159,7 +158,7 @@ impl<K: Kind> Follower<K> {
     /// Reads certificates and keys again. The kubelet and others replace theirs long before they expire, but
     /// what a client has read once it keeps.
     async fn renew_client(&mut self) {
-        match connect(self.kubeconfig.as_deref()).await {
+        match connect(&self.access).await {
             Ok(client) => self.client = client,
             // Being written, perhaps: the old one is as good as none.
             Err(error) => debug!(kind = K::NAME, "reading the credentials again: {error:#}"),

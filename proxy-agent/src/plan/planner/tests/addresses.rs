@@ -113,3 +113,34 @@ fn primary_is_what_the_node_object_names_first() {
         );
     }
 }
+
+#[test]
+fn loopback_and_external_ips_can_be_left_out() {
+    let config =
+        PlannerConfig { loopback_node_ports: false, external_ips: false, ..PlannerConfig::default() };
+    let mut agent = Agent::with(config);
+    agent.node(&["172.18.0.2"]);
+    agent.service("web", node_port("10.96.0.1"));
+    assert_eq!(agent.frontends("web", Family::V4), ["ClusterIP 10.96.0.1:80", "NodePort 172.18.0.2:30080"]);
+    agent.service_with(external("10.96.0.2", "192.0.2.1", "203.0.113.1"));
+    assert_eq!(
+        agent.frontends("external", Family::V4),
+        ["ClusterIP 10.96.0.2:80", "LoadBalancer 203.0.113.1:80"]
+    );
+}
+
+#[test]
+fn an_address_that_was_given_is_the_first_of_its_family() {
+    let mut agent = Agent::with(PlannerConfig {
+        node_port_addresses: NodePortAddresses::Primary,
+        node_address: "192.0.2.9".parse().ok(),
+        ..PlannerConfig::default()
+    });
+    agent.service("web", node_port("10.96.0.1"));
+    let node_ports = |agent: &Agent| agent.frontends("web", Family::V4).split_off(1);
+    assert_eq!(node_ports(&agent), ["NodePort 192.0.2.9:30080"], "without a Node object");
+    agent.node(&["172.18.0.2", "192.0.2.9"]);
+    assert_eq!(node_ports(&agent), ["NodePort 192.0.2.9:30080"]);
+    let primary = |family| agent.planner.here.primary(family);
+    assert_eq!((primary(Family::V4), primary(Family::V6)), ("192.0.2.9".parse().ok(), None));
+}

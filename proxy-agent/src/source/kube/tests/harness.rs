@@ -175,7 +175,7 @@ pub(super) fn empty_list() -> String {
 }
 
 pub(super) fn options(kubeconfig: PathBuf, timing: Timing) -> Options {
-    Options { kubeconfig: Some(kubeconfig), node_name: "n1".into(), timing, counters: Arc::default() }
+    Options { access: Access::of(kubeconfig), node_name: "n1".into(), timing, counters: Arc::default() }
 }
 
 pub(super) fn kubeconfig(dir: &Path, server: SocketAddr) -> PathBuf {

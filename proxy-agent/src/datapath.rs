@@ -71,6 +71,9 @@ pub struct Options {
     pub bpffs: PathBuf,
     /// The cgroup whose processes are served; `None` is that of the whole node.
     pub cgroup: Option<PathBuf>,
+    /// Where the cgroup of the node cannot be found, that of the agent's own container does: pods are then served on
+    /// their links.
+    pub or_own_cgroup: bool,
     /// How much the maps hold.
     pub capacities: Capacities,
     /// Count open connections per backend; each socket's close then costs a little more.
@@ -92,6 +95,7 @@ impl Default for Options {
         Self {
             bpffs: DEFAULT_BPFFS.into(),
             cgroup: None,
+            or_own_cgroup: false,
             capacities: Capacities::default(),
             count_connections: false,
             links: LinkOptions::default(),
@@ -132,7 +136,7 @@ impl Datapath {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let object = object::embedded()?;
         sys::lift_memlock_limit();
-        let cgroup = Cgroup::open(options.cgroup.as_deref())?;
+        let cgroup = Cgroup::open(options.cgroup.as_deref(), options.or_own_cgroup)?;
         let pins = Pins::prepare(&options.bpffs)?;
         let capacities = options.capacities;
         let layout = pins.layout(object::map_shapes(object, &capacities)?)?;
@@ -161,6 +165,7 @@ impl Datapath {
             "data path opened"
         );
         let stats = programs.stats().to_vec();
+        let cgroup_is_containers = cgroup.because == Because::Container;
         Ok(Self {
             programmer,
             stats,
@@ -171,7 +176,7 @@ impl Datapath {
             attachments,
             topology: Topology::default(),
             on_workload_links: false,
-            workload_links: options.links.workload,
+            workload_links: options.links.workload.without_sockets_of_pods(cgroup_is_containers),
             lifetimes: options.lifetimes,
             _collector: collector,
         })

@@ -146,6 +146,7 @@ fn datapath_options(configuration: &Configuration) -> datapath::Options {
     datapath::Options {
         bpffs: ferroute.bpffs.clone(),
         cgroup: ferroute.cgroup.clone(),
+        or_own_cgroup: false,
         capacities: Capacities {
             frontends: asked.frontends,
             slots: asked.slots,

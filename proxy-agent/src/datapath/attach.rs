@@ -81,6 +81,13 @@ pub enum WorkloadLinks {
     Never,
 }
 
+impl WorkloadLinks {
+    /// Itself, but where the sockets of pods are not seen by their cgroup, their packets have to be.
+    pub(crate) fn without_sockets_of_pods(self, are_not_seen: bool) -> Self {
+        if self == Self::Auto && are_not_seen { Self::Always } else { self }
+    }
+}
+
 /// A loaded program.
 #[derive(Debug)]
 pub(crate) struct LinkProgram {
@@ -357,4 +364,18 @@ pub(crate) fn remove_filters() -> io::Result<Vec<String>> {
         clsact::remove_empty(&netlink, index)?;
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WorkloadLinks::{Always, Auto, Never};
+
+    #[test]
+    fn pods_whose_sockets_are_not_seen_are_served_on_their_links() {
+        for (asked, not_seen, expected) in
+            [(Auto, true, Always), (Auto, false, Auto), (Never, true, Never), (Always, false, Always)]
+        {
+            assert_eq!(asked.without_sockets_of_pods(not_seen), expected, "{asked:?}");
+        }
+    }
 }

@@ -44,6 +44,8 @@ pub enum Because {
     Node,
     /// The agent mounted it, as process 1 sees it.
     Mounted,
+    /// There is no other: it is only that of the agent's own container.
+    Container,
 }
 
 impl fmt::Display for Because {
@@ -53,16 +55,18 @@ impl fmt::Display for Because {
             Self::Root => "it is the root of the hierarchy",
             Self::Above => "it is the topmost mounted here: the node is itself a container",
             Self::Node => "the agent runs on a node that is itself a container, and it is that one's root",
+            Self::Container => "it is the container's own, and there is no other",
             Self::Mounted => "it was not mounted here, so the agent mounted it",
         })
     }
 }
 
 impl Cgroup {
-    /// Opens the cgroup at `path`, or that of the whole node for `None`.
-    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Error> {
+    /// Opens the cgroup at `path`, or that of the whole node for `None`; the container's own where that cannot be
+    /// found and `or_own` says that it will do.
+    pub(crate) fn open(path: Option<&Path>, or_own: bool) -> Result<Self, Error> {
         let Some(path) = path else {
-            let (path, because) = of_node()?;
+            let (path, because) = of_node().or_else(|error| if or_own { own(error) } else { Err(error) })?;
             return Self::at(path, because);
         };
         let cgroup = Self::at(path.to_owned(), Because::Given)?;
@@ -111,6 +115,16 @@ pub fn of_node() -> Result<(PathBuf, Because), Error> {
     }
 }
 
+/// The container's own cgroup, in which there is hardly anybody else.
+fn own(error: Error) -> Result<(PathBuf, Because), Error> {
+    let Some(own) = evidence::read()?.mounts.into_iter().next() else { return Err(error) };
+    tracing::warn!(
+        "{error}; until then pods are served by programs on their links, and processes of the host not at all \
+         (docs/configuration.md, \"In kube-proxy's place\")"
+    );
+    Ok((own.point, Because::Container))
+}
+
 /// Where cgroup v2 is mounted, for an error.
 fn mounted() -> String {
     let mounts = evidence::read().map(|evidence| evidence.mounts).unwrap_or_default();
@@ -125,7 +139,7 @@ mod tests {
     #[test]
     fn what_is_no_cgroup_is_refused_with_a_hint() {
         for (path, why) in [("/proc", "no cgroup file system"), ("/does/not/exist", "No such file")] {
-            let error = Cgroup::open(Some(Path::new(path))).unwrap_err().to_string();
+            let error = Cgroup::open(Some(Path::new(path)), true).unwrap_err().to_string();
             assert!(error.contains("--cgroup") && error.contains(path) && error.contains(why), "{error}");
         }
     }

@@ -67,6 +67,7 @@ impl Resolver {
             .map_err(|mistakes| Error::Wrong { origin: "what the flags say".to_owned(), mistakes })
             .context("taking flags and configuration together")?;
         settings.datapath.privileges = self.args.privileges.strictly(settings.datapath.privileges);
+        settings.datapath.or_own_cgroup = self.called == Called::KubeProxy;
         said.extend(configuration.without_effect());
         Ok(Resolved { file, configuration, settings, said })
     }

@@ -121,11 +121,11 @@ fn loopback_and_external_ips_can_be_left_out() {
     let mut agent = Agent::with(config);
     agent.node(&["172.18.0.2"]);
     agent.service("web", node_port("10.96.0.1"));
-    assert_eq!(agent.frontends("web", Family::V4), ["ClusterIP 10.96.0.1:80", "NodePort 172.18.0.2:30080"]);
+    assert_eq!(agent.frontends("web", Family::V4), ["ClusterIp 10.96.0.1:80", "NodePort 172.18.0.2:30080"]);
     agent.service_with(external("10.96.0.2", "192.0.2.1", "203.0.113.1"));
     assert_eq!(
         agent.frontends("external", Family::V4),
-        ["ClusterIP 10.96.0.2:80", "LoadBalancer 203.0.113.1:80"]
+        ["ClusterIp 10.96.0.2:80", "LoadBalancer 203.0.113.1:80"]
     );
 }
 

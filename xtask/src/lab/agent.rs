@@ -28,7 +28,8 @@ static RUNNING: Mutex<Vec<Weak<Mutex<Child>>>> = Mutex::new(Vec::new());
 pub struct AgentSpec {
     binary: PathBuf,
     node: Node,
-    source: [OsString; 2],
+    /// What the lab says to an agent that it starts; nothing in kube-proxy's place.
+    standard: Vec<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
 }
@@ -37,20 +38,27 @@ impl AgentSpec {
     /// An agent on `node` that follows a folder of manifests.
     #[must_use]
     pub fn with_manifests(binary: &Path, node: &Node, manifests: &Path) -> Self {
-        Self::new(binary, node, ["--manifests".into(), manifests.into()])
+        Self::new(binary, node, standard(node, ["--manifests".into(), manifests.into()]))
     }
 
     /// An agent on `node` that watches an API server.
     #[must_use]
     pub fn with_kubeconfig(binary: &Path, node: &Node, kubeconfig: &Path) -> Self {
-        Self::new(binary, node, ["--kubeconfig".into(), kubeconfig.into()])
+        Self::new(binary, node, standard(node, ["--kubeconfig".into(), kubeconfig.into()]))
     }
 
-    fn new(binary: &Path, node: &Node, source: [OsString; 2]) -> Self {
+    /// A program on `node` that is told nothing, for one in kube-proxy's place: its configuration file has to
+    /// name the node's cgroup, or it finds that of the machine.
+    #[must_use]
+    pub fn bare(binary: &Path, node: &Node) -> Self {
+        Self::new(binary, node, Vec::new())
+    }
+
+    fn new(binary: &Path, node: &Node, standard: Vec<OsString>) -> Self {
         Self {
             binary: binary.to_owned(),
             node: node.clone(),
-            source,
+            standard,
             arguments: Vec::new(),
             environment: Vec::new(),
         }
@@ -87,9 +95,7 @@ impl AgentSpec {
     /// Starts the agent; see [`Agent::wait_ready`].
     pub fn start(&self) -> anyhow::Result<Agent> {
         let mut command = Command::new(&self.binary);
-        command.arg("run").args(&self.source).arg("--node-name").arg(self.node.name());
-        command.arg("--cgroup").arg(self.node.cgroup()).arg("--bpffs").arg(self.node.bpffs());
-        command.args(["--log-format", "json"]).args(&self.arguments);
+        command.args(&self.standard).args(&self.arguments);
         // A system call that its lists lack is a bug, and must not pass for a denied one.
         command.env("FERROUTE_UNEXPECTED_SYSTEM_CALL", "abort");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -130,6 +136,17 @@ impl AgentSpec {
         }
         self.node.run(|| command.output()).with_context(|| format!("running proxy-agent {arguments:?}"))
     }
+}
+
+/// Where objects come from, and what of the node is the agent's.
+fn standard(node: &Node, source: [OsString; 2]) -> Vec<OsString> {
+    let mut arguments = vec!["run".into()];
+    arguments.extend(source);
+    arguments.extend(["--node-name".into(), node.name().into()]);
+    arguments.extend(["--cgroup".into(), node.cgroup().into()]);
+    arguments.extend(["--bpffs".into(), node.bpffs().into()]);
+    arguments.extend(["--log-format".into(), "json".into()]);
+    arguments
 }
 
 /// A running agent. Dropping it kills it; while a test fails, what it said last is printed.

@@ -8,6 +8,7 @@ mod api_failures;
 mod api_objects;
 mod changes;
 mod events;
+mod configuration;
 mod fixture;
 mod health;
 mod health_check_ports;

@@ -55,7 +55,6 @@ pub(super) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("winkernel.rootHnsEndpointName", WINDOWS),
     ("winkernel.forwardHealthCheckVip", WINDOWS),
     ("windowsRunAsService", WINDOWS),
-    ("detectLocalMode", BY_LINK),
     ("detectLocal.bridgeInterface", BY_LINK),
     ("detectLocal.interfaceNamePrefix", BY_LINK),
     ("configSyncPeriod", "nothing is listed anew that a watch keeps up to date"),

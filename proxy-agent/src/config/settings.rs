@@ -10,7 +10,7 @@ use super::{
     meaning::EXTERNAL_IPS,
 };
 use crate::{
-    datapath::{self, Capacities, Lifetimes, LinkOptions},
+    datapath::{self, Capacities, ClusterCidr, Lifetimes, LinkOptions},
     links::Uplinks,
     logging,
     plan::{NodePortAddresses, PlannerConfig},
@@ -161,7 +161,11 @@ fn datapath_options(configuration: &Configuration) -> datapath::Options {
         count_connections: ferroute.count_connections,
         links: LinkOptions { tc: ferroute.tc, xdp: ferroute.xdp, workload: ferroute.workload_links },
         source_ports: ferroute.source_ports.as_deref().and_then(|ports| ports.parse().ok()),
-        cluster_cidr: configuration.kube_proxy.cluster_cidr.parse().unwrap_or_default(),
+        // With another detector the pods of other nodes are clients like any (KUBE-PROXY.md 1.6).
+        cluster_cidr: match configuration.kube_proxy.detect_local_mode.as_str() {
+            "ClusterCIDR" => configuration.kube_proxy.cluster_cidr.parse().unwrap_or_default(),
+            _ => ClusterCidr::default(),
+        },
         privileges: match ferroute.privileges {
             PrivilegeChoice::Drop => Privileges::Drop(Unexpected::default()),
             PrivilegeChoice::Keep => Privileges::Keep,

@@ -259,3 +259,10 @@ fn node_ports_of_mode_nftables_are_on_primary_addresses() {
     let planner = read(&kubeadm.to_string()).settings().unwrap().planner;
     assert_eq!(planner.node_port_addresses, NodePortAddresses::Primary);
 }
+
+#[test]
+fn the_deployed_configuration_sets_nothing_of_the_machine() {
+    let deployed = read(include_str!("../../../deploy/kubernetes/base/config.yaml"));
+    assert_eq!(deployed.settings().unwrap().conntrack, Conntrack::untouched());
+    assert_eq!(deployed.without_effect(), Vec::<String>::new());
+}

@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use proxy_common::{Family, FrontendKind, Protocol};
 
 use super::{
-    HealthCheck, ObjectRef, PlannedFrontend, Problem, ProblemReason, ServicePortId, ServicePortPlan,
+    HealthCheck, ObjectRef, PlannedFrontend, PlannerConfig, Problem, ProblemReason, ServicePortId, ServicePortPlan,
     claims::{Claim, Place, Right},
     health_check::local_ready,
     here::Here,
-    select::{Rules, Selection, candidates, select},
+    select::{Keep, Rules, Selection, candidates, select},
 };
 use crate::state::{ObjectName, Service, ServicePort, Store, family_of};
 
@@ -65,7 +65,7 @@ impl Wanted {
 }
 
 /// Drafts a Service, which need not exist.
-pub(super) fn draft(store: &Store, name: &ObjectName, here: &Here) -> Draft {
+pub(super) fn draft(store: &Store, name: &ObjectName, here: &Here, config: &PlannerConfig) -> Draft {
     let mut draft = Draft::default();
     for slice in store.slices_of(name) {
         let object = || ObjectRef::EndpointSlice(slice.name.clone());
@@ -92,7 +92,7 @@ pub(super) fn draft(store: &Store, name: &ObjectName, here: &Here) -> Draft {
         messages.extend(open_to_all(service, family));
         for (index, _) in &served {
             let wanted = wanted(service, *cluster_ip, *index, here);
-            draft.ports.push(draft_port(store, service, wanted, here, family));
+            draft.ports.push(draft_port(store, service, wanted, here, config, family));
         }
         if let (Some(port), false) = (service.health_check_port, served.is_empty()) {
             let endpoints = local_ready(store.slices_of(name), family);
@@ -111,7 +111,14 @@ fn invalid(
     messages.into_iter().map(move |message| Problem { object: object(), reason, message })
 }
 
-fn draft_port(store: &Store, service: &Service, wanted: Wanted, here: &Here, family: Family) -> DraftPort {
+fn draft_port(
+    store: &Store,
+    service: &Service,
+    wanted: Wanted,
+    here: &Here,
+    config: &PlannerConfig,
+    family: Family,
+) -> DraftPort {
     let port = &service.ports[wanted.index];
     // Whether there is an address that serves the node port plays no part, nor who wins an address.
     let from_outside = wanted.node_port || wanted.frontends.iter().any(|frontend| !is_cluster_ip(frontend));
@@ -120,6 +127,11 @@ fn draft_port(store: &Store, service: &Service, wanted: Wanted, here: &Here, fam
         cluster: !service.internal_local || from_outside,
         local: service.internal_local || external_local,
         zone: here.zone(),
+        keep: match port.protocol {
+            Protocol::Udp => Keep::Serving,
+            Protocol::Tcp if config.keep_tcp_endpoints => Keep::Present,
+            _ => Keep::Finishing,
+        },
     };
     let candidates = candidates(store.slices_of(&service.name), family, &port.name, port.protocol);
     let Selection { endpoints, has_any } = select(&candidates, rules);

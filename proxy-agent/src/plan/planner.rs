@@ -30,6 +30,8 @@ pub struct PlannerConfig {
     pub external_ips: bool,
     /// The node's own address, in the place of the first of its family in the Node object.
     pub node_address: Option<IpAddr>,
+    /// Every TCP endpoint in a slice keeps its backend, in whatever state it is: one that has none is then gone.
+    pub keep_tcp_endpoints: bool,
 }
 
 impl Default for PlannerConfig {
@@ -39,6 +41,7 @@ impl Default for PlannerConfig {
             loopback_node_ports: true,
             external_ips: true,
             node_address: None,
+            keep_tcp_endpoints: false,
         }
     }
 }
@@ -105,7 +108,7 @@ impl Planner {
         let mut before: HashMap<ObjectName, Planned> = HashMap::new();
         let mut affected: HashSet<ObjectName> = HashSet::new();
         for name in self.names(store, dirty) {
-            let draft = draft(store, &name, &self.here);
+            let draft = draft(store, &name, &self.here, &self.config);
             let old = self.services.remove(&name).unwrap_or_default();
             self.exchange(name.clone(), &old, draft, &mut affected);
             before.insert(name, old);

@@ -29,6 +29,19 @@ pub(super) struct Rules<'a> {
     pub(super) local: bool,
     /// The zone this node is in.
     pub(super) zone: Option<&'a str>,
+    /// Which endpoints are known besides those in a list.
+    pub(super) keep: Keep,
+}
+
+/// Endpoints that take no new flows, but whose flows go on: they keep their backend while they are one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Those that are terminating and serving.
+    Finishing,
+    /// All that are serving, whatever policies and topology say (KUBE-PROXY.md 3.1).
+    Serving,
+    /// All that are in a slice.
+    Present,
 }
 
 /// The endpoints of a service port.
@@ -80,8 +93,8 @@ fn text_key(address: IpAddr, port: u16) -> [u8; KEY_LEN] {
     key
 }
 
-/// Puts each candidate into the lists that it belongs to, and leaves out those that are in none and do not
-/// even finish what they have.
+/// Puts each candidate into the lists that it belongs to, and leaves out those that are in none and need not be
+/// known otherwise.
 pub(super) fn select(candidates: &[Candidate<'_>], rules: Rules<'_>) -> Selection {
     let ready = || candidates.iter().map(|candidate| candidate.endpoint).filter(|endpoint| endpoint.ready);
     let any_ready = ready().next().is_some();
@@ -101,7 +114,12 @@ pub(super) fn select(candidates: &[Candidate<'_>], rules: Rules<'_>) -> Selectio
         if rules.local && in_local {
             lists |= EndpointList::Local as u8;
         }
-        if lists != 0 || finishing {
+        let kept = match rules.keep {
+            Keep::Finishing => finishing,
+            Keep::Serving => endpoint.serving,
+            Keep::Present => true,
+        };
+        if lists != 0 || kept {
             selection.endpoints.push(PlannedEndpoint {
                 address: endpoint.address,
                 port: *port,

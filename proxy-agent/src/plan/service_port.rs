@@ -32,8 +32,9 @@ impl fmt::Display for ServicePortId {
 pub struct ServicePortPlan {
     /// The frontends that this service port has won, sorted. Never two with the same address and port.
     pub frontends: Vec<PlannedFrontend>,
-    /// Endpoints of the cluster list, the local list, and those that only finish what they have (serving
-    /// and terminating, in no list). Sorted by their `address:port` text, each address and port once.
+    /// Endpoints of the cluster list, the local list, and those whose flows go on though they take no new ones (in no
+    /// list): serving and terminating; of UDP all that are serving; of TCP all, where
+    /// [`super::PlannerConfig::keep_tcp_endpoints`] asks for it. Sorted by their `address:port` text, each address and port once.
     pub endpoints: Vec<PlannedEndpoint>,
     /// Session affinity timeout in seconds.
     pub affinity_seconds: Option<u32>,

@@ -52,7 +52,8 @@ fn select_all(slices: &[EndpointSlice], rules: Rules<'_>) -> Selection {
     select(&candidates(slices.iter(), Family::V4, "http", Protocol::Tcp), rules)
 }
 
-const BOTH: Rules<'_> = Rules { cluster: true, local: true, zone: Some("here") };
+const BOTH: Rules<'_> =
+    Rules { cluster: true, local: true, zone: Some("here"), keep: Keep::Finishing };
 
 /// The last octets of the members of a list.
 fn members(selection: &Selection, list: EndpointList) -> Vec<u8> {
@@ -240,4 +241,24 @@ fn duplicates() {
         assert_eq!(found.len(), 1, "{what}");
         assert_eq!(found[0].endpoint, expected, "{what}");
     }
+}
+
+#[test]
+fn what_is_known_besides_the_lists() {
+    let gone = Endpoint { serving: false, ..NOT_READY };
+    let dying = Endpoint { serving: false, ..FINISHING };
+    let elsewhere = zones(&READY, &["there"]);
+    let endpoints = [zones(&READY, &["here"]), elsewhere, FINISHING, NOT_READY, gone, dying];
+    let known = |keep| {
+        let selection = select_all(&[slice(&endpoints)], Rules { keep, ..BOTH });
+        assert_eq!(members(&selection, EndpointList::Cluster), [1], "the lists do not depend on it");
+        let last = |endpoint: &PlannedEndpoint| match endpoint.address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => unreachable!("only IPv4 here"),
+        };
+        selection.endpoints.iter().map(last).collect::<Vec<_>>()
+    };
+    assert_eq!(known(Keep::Finishing), [1, 3]);
+    assert_eq!(known(Keep::Serving), [1, 2, 3, 4]);
+    assert_eq!(known(Keep::Present), [1, 2, 3, 4, 5, 6]);
 }

@@ -195,7 +195,10 @@ proptest! {
                 prop_assert_ne!(before, check, "no change of {:?}", id);
                 told_checks.extend(check.map(|check| (id, check)));
             }
-            let mut scratch = Planner::new(PlannerConfig { node_port_addresses: addresses.clone(), ..PlannerConfig::default() });
+            let mut scratch = Planner::new(PlannerConfig {
+                node_port_addresses: addresses.clone(),
+                ..PlannerConfig::default()
+            });
             let all = scratch.plan(&agent.store, &Dirty::everything()).health_checks;
             let all = all.into_iter().map(|change| (change.id, change.check.expect("one that is there")));
             prop_assert_eq!(&told_checks, &all.collect::<BTreeMap<_, _>>());

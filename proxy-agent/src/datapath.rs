@@ -14,6 +14,7 @@ mod features;
 mod flows;
 mod hooks;
 mod inspect;
+mod kernel_types;
 mod mapped;
 mod maps;
 mod memory;
@@ -23,13 +24,14 @@ mod pins;
 mod programmer;
 mod programs;
 mod report;
+mod sockets;
 mod source_ports;
 mod sys;
 mod tables;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use self::{
@@ -40,6 +42,7 @@ use self::{
     pins::{Layout, Pins},
     programmer::Programmer,
     programs::{Programs, Settings},
+    sockets::Sockets,
 };
 use crate::{
     links::Topology,
@@ -58,6 +61,7 @@ pub use memory::return_large_buffers;
 pub use pins::cleanup;
 pub use programs::ProgramStats;
 pub use report::{Refused, RefusedReason, Report};
+pub use sockets::SocketTotals;
 pub use source_ports::SourcePorts;
 pub use tables::Capacities;
 
@@ -88,6 +92,8 @@ pub struct Options {
     pub privileges: Privileges,
     /// Where the cluster's pods are: those of other nodes are no clients outside.
     pub cluster_cidr: ClusterCidr,
+    /// Close the TCP connections of endpoints that are gone, and not only UDP sockets.
+    pub close_connections: bool,
 }
 
 impl Default for Options {
@@ -103,13 +109,15 @@ impl Default for Options {
             lifetimes: Lifetimes::default(),
             privileges: Privileges::Keep,
             cluster_cidr: ClusterCidr::default(),
+            close_connections: false,
         }
     }
 }
 
 /// The kernel's side of the agent. Dropping it leaves everything in place.
 pub struct Datapath {
-    programmer: Programmer<Maps>,
+    /// Shared with the thread that looks at sockets, which asks it for a moment what is served.
+    programmer: Arc<Mutex<Programmer<Maps>>>,
     stats: Vec<ProgramStats>,
     /// Until they are attached.
     programs: Option<Programs>,
@@ -123,7 +131,9 @@ pub struct Datapath {
     on_workload_links: bool,
     workload_links: WorkloadLinks,
     lifetimes: Lifetimes,
-    /// Works for as long as this lives.
+    close_connections: bool,
+    /// These work for as long as this lives.
+    sockets: Sockets,
     _collector: Collector,
 }
 
@@ -166,6 +176,11 @@ impl Datapath {
         );
         let stats = programs.stats().to_vec();
         let cgroup_is_containers = cgroup.because == Because::Container;
+        let programmer = Arc::new(Mutex::new(programmer));
+        let close_connections = options.close_connections;
+        let shared = Arc::clone(&programmer);
+        let sockets =
+            Sockets::start(object, &layout, &cgroup.path, shared, close_connections, options.privileges)?;
         Ok(Self {
             programmer,
             stats,
@@ -178,6 +193,8 @@ impl Datapath {
             on_workload_links: false,
             workload_links: options.links.workload.without_sockets_of_pods(cgroup_is_containers),
             lifetimes: options.lifetimes,
+            close_connections,
+            sockets,
             _collector: collector,
         })
     }
@@ -188,7 +205,7 @@ impl Datapath {
     /// # Errors
     /// Attaching failed. What goes wrong with single Services is in the report.
     pub fn reconcile(&mut self, complete: &[(ServicePortId, Arc<ServicePortPlan>)]) -> Result<Report, Error> {
-        let report = self.programmer.reconcile(complete);
+        let report = self.programmer().reconcile(complete);
         if let Some(programs) = &self.programs {
             self.carry_flows_over();
             programs.attach(&self.pins, &self.cgroup)?;
@@ -198,6 +215,8 @@ impl Datapath {
             // The links hold them now.
             self.programs = None;
         }
+        // Endpoints may have gone while no agent was there to see it.
+        self.sockets.look();
         Ok(report)
     }
 
@@ -237,7 +256,10 @@ impl Datapath {
     /// Applies single changes; only the service ports in them are touched, and those that wait for room when
     /// some came free. An empty slice tries again what the kernel refused ([`Report::waiting`]).
     pub fn apply(&mut self, changes: &[PlanChange]) -> Report {
-        let report = self.programmer.apply(changes);
+        let report = self.programmer().apply(changes);
+        if report.udp_backends_removed > 0 || self.close_connections && report.tcp_backends_removed > 0 {
+            self.sockets.look();
+        }
         if self.needs_workload_links() != self.on_workload_links {
             self.attach_to_links();
         }
@@ -256,7 +278,7 @@ impl Datapath {
 
     fn needs_workload_links(&self) -> bool {
         match self.workload_links {
-            WorkloadLinks::Auto => self.programmer.needs_workload_links(),
+            WorkloadLinks::Auto => self.programmer().needs_workload_links(),
             WorkloadLinks::Always => true,
             WorkloadLinks::Never => false,
         }
@@ -265,7 +287,17 @@ impl Datapath {
     /// Number of service ports that the maps hold.
     #[must_use]
     pub fn service_ports(&self) -> usize {
-        self.programmer.len()
+        self.programmer().len()
+    }
+
+    /// What has happened to sockets whose endpoint is gone.
+    #[must_use]
+    pub fn socket_totals(&self) -> &Arc<SocketTotals> {
+        self.sockets.totals()
+    }
+
+    fn programmer(&self) -> MutexGuard<'_, Programmer<Maps>> {
+        self.programmer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the verifier made of each program.

@@ -41,7 +41,7 @@ pub use frontend::{
 pub use link::{Link, LinkRole};
 pub use name::{SERVICE_NAME_LEN, ServicePort};
 pub use net::{Family, Protocol, map_to_v6, unmap_v4};
-pub use socket::{PEERS, Peers, Translation};
+pub use socket::{PEERS, Peers, SocketFields, StaleSocket, Translation};
 pub use source_range::{SOURCE_RANGE_ID_BITS, SourceRange4, SourceRange6, SourceRangeKey4, SourceRangeKey6};
 
 /// Version of the map layout as a whole. Raised when the meaning of a field changes without its size

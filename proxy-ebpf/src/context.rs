@@ -5,11 +5,12 @@ use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::bpf_get_netns_cookie,
+    bindings::{bpf_sock, bpf_sock_addr, seq_file},
+    cty::c_void,
+    helpers::generated::{bpf_get_netns_cookie, bpf_seq_write},
     programs::SockAddrContext,
 };
-use proxy_common::Protocol;
+use proxy_common::{Protocol, Translation};
 
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
@@ -32,6 +33,13 @@ impl SockAddr {
     pub(crate) fn socket(&self) -> *mut bpf_sock {
         // SAFETY: the kernel hands a valid context to the program, and the hook's `sk` is never null.
         unsafe { (*self.raw).__bindgen_anon_1.sk }
+    }
+
+    /// Whether the socket has a peer.
+    #[inline(always)]
+    pub(crate) fn is_connected(&self) -> bool {
+        // SAFETY: the kernel translates reads of this field of a socket.
+        unsafe { read_volatile(&raw const (*self.socket()).dst_port) != 0 }
     }
 
     /// The protocol of the socket, if Services can have it. An MPTCP socket connects through its first
@@ -122,4 +130,46 @@ fn address_of(words: [u32; 4]) -> [u8; 16] {
 fn words_of(address: [u8; 16]) -> [u32; 4] {
     // SAFETY: as in `address_of`.
     unsafe { core::mem::transmute(address) }
+}
+
+/// What an iterator over socket storage is given: `struct bpf_iter__bpf_sk_storage_map`.
+#[repr(C)]
+pub(crate) struct StoredSocket {
+    meta: *const *mut seq_file,
+    map: *const c_void,
+    socket: *const c_void,
+    value: *const Translation,
+}
+
+impl StoredSocket {
+    /// The socket and its storage; `None` in the last call, which is about the end.
+    ///
+    /// # Safety
+    ///
+    /// `ctx` comes from the kernel.
+    #[inline(always)]
+    pub(crate) unsafe fn get(ctx: *const Self) -> Option<(*const c_void, Translation)> {
+        // SAFETY: the context is readable in words; volatile keeps the compiler from joining them.
+        let (socket, value) =
+            unsafe { (read_volatile(&raw const (*ctx).socket), read_volatile(&raw const (*ctx).value)) };
+        if socket.is_null() || value.is_null() {
+            return None;
+        }
+        // SAFETY: storage of `SOCKETS` holds a translation; it stays while the program runs.
+        Some((socket, unsafe { value.read() }))
+    }
+
+    /// Hands bytes to whoever reads from the iterator; false when there is no room now: the kernel then calls
+    /// again for the same socket.
+    ///
+    /// # Safety
+    ///
+    /// `ctx` comes from the kernel.
+    #[inline(always)]
+    pub(crate) unsafe fn write<T>(ctx: *const Self, what: &T) -> bool {
+        // SAFETY: as in `get`; the first word of what `meta` points at is the file that is read.
+        let file = unsafe { read_volatile(read_volatile(&raw const (*ctx).meta)) };
+        // SAFETY: `what` is readable for its size.
+        unsafe { bpf_seq_write(file, core::ptr::from_ref(what).cast(), size_of::<T>() as u32) == 0 }
+    }
 }

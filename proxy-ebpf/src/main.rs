@@ -23,7 +23,7 @@ use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp},
     programs::{SockAddrContext, SockContext, TcContext, XdpContext},
 };
-use context::SockAddr;
+use context::{SockAddr, StoredSocket};
 use packet::{Tc, Xdp};
 use proxy_common::Hook;
 
@@ -74,6 +74,13 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock(sock_release)]
 fn sock_release(ctx: SockContext) -> i32 {
     storage::release(ctx.sock)
+}
+
+/// Run by the agent over all sockets that were ever translated, in every network namespace.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+extern "C" fn stale_sockets(ctx: *const StoredSocket) -> i32 {
+    socket::report_if_stale(ctx)
 }
 
 #[classifier]

@@ -8,7 +8,8 @@ use aya_ebpf::{
 use proxy_common::{
     Affinity, AffinityKey4, AffinityKey6, Backend4, Backend6, BackendLoad, Counters, FILTER_WORDS,
     FLOW_FILTER_BYTES, Flow4, Flow6, FlowKey4, FlowKey6, FragmentKey4, FragmentKey6, FragmentPorts, Frontend,
-    FrontendKey4, FrontendKey6, Link, Peers, ServicePort, SourceRange4, SourceRange6, Translation,
+    FrontendKey4, FrontendKey6, Link, Peers, ServicePort, SocketFields, SourceRange4, SourceRange6,
+    Translation,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory only for the entries there are.
@@ -74,6 +75,32 @@ pub(crate) static SOURCE_PORT_COUNT: Global<u32> = Global::new(28_976);
 /// Cookie of the network namespace in which node ports answer on loopback addresses: the agent's own; 0 for none.
 #[unsafe(no_mangle)]
 pub(crate) static HOST_NETNS: Global<u64> = Global::new(0);
+
+/// For `stale_sockets`: where the kernel keeps what identifies a socket.
+#[unsafe(no_mangle)]
+pub(crate) static SOCKET_FIELDS: Global<SocketFields> = Global::new(SocketFields {
+    protocol: 0,
+    family: 0,
+    state: 0,
+    local_port: 0,
+    remote_port: 0,
+    local_v4: 0,
+    remote_v4: 0,
+    local_v6: 0,
+    remote_v6: 0,
+    interface: 0,
+    cookie: 0,
+    namespace: 0,
+    namespace_inode: 0,
+});
+
+/// 1 when TCP connections of endpoints that are gone are asked for too.
+#[unsafe(no_mangle)]
+pub(crate) static STALE_TCP: Global<u32> = Global::new(0);
+
+/// 1 when the kernel has `bpf_get_socket_cookie` for iterators (5.12).
+#[unsafe(no_mangle)]
+pub(crate) static HAS_SOCKET_COOKIE: Global<u32> = Global::new(0);
 
 /// 1 when the kernel has `bpf_ktime_get_coarse_ns` (5.11).
 #[unsafe(no_mangle)]

@@ -5,10 +5,12 @@ mod connect;
 mod datagram;
 mod frontend;
 mod peer;
+mod stale;
 
 use proxy_common::{map_to_v6, unmap_v4};
 
 pub(crate) use peer::{show_frontend4, show_frontend6};
+pub(crate) use stale::report_if_stale;
 
 use crate::{
     context::SockAddr,

@@ -46,6 +46,8 @@ pub struct FerrouteConfiguration {
     pub sync_period: GoDuration,
     /// Count the open sockets of each endpoint.
     pub count_connections: bool,
+    /// Close TCP connections of this node to endpoints that are gone.
+    pub close_connections_of_gone_endpoints: bool,
     /// What the agent may still do once it is set up.
     pub privileges: PrivilegeChoice,
     /// How much to log; null for what kube-proxy's verbosity says.
@@ -116,6 +118,7 @@ impl Default for FerrouteConfiguration {
             lifetimes: FlowLifetimes::default(),
             sync_period: GoDuration::default(),
             count_connections: false,
+            close_connections_of_gone_endpoints: false,
             privileges: PrivilegeChoice::default(),
             log_level: None,
             log_format: None,

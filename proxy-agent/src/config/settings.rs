@@ -83,7 +83,7 @@ impl Settings {
         Self {
             node_name: some(&kube_proxy.hostname_override),
             source,
-            planner: planner(kube_proxy),
+            planner: planner(configuration),
             datapath: datapath_options(configuration),
             uplinks: ferroute.uplinks.join(",").parse().unwrap_or_default(),
             servers: servers(kube_proxy, ferroute.sync_period),
@@ -104,7 +104,8 @@ impl Settings {
     }
 }
 
-fn planner(config: &KubeProxyConfiguration) -> PlannerConfig {
+fn planner(configuration: &Configuration) -> PlannerConfig {
+    let Configuration { kube_proxy: config, ferroute, .. } = configuration;
     let addresses = config.node_port_addresses.join(",").parse().unwrap_or_default();
     PlannerConfig {
         node_port_addresses: match addresses {
@@ -119,6 +120,7 @@ fn planner(config: &KubeProxyConfiguration) -> PlannerConfig {
             _ => config.iptables.localhost_node_ports,
         },
         external_ips: config.feature_gates.get(EXTERNAL_IPS).copied().unwrap_or(true),
+        keep_tcp_endpoints: ferroute.close_connections_of_gone_endpoints,
         node_address: config.bind_address.parse().ok().filter(|address: &IpAddr| !address.is_unspecified()),
     }
 }
@@ -159,6 +161,7 @@ fn datapath_options(configuration: &Configuration) -> datapath::Options {
             ..default
         },
         count_connections: ferroute.count_connections,
+        close_connections: ferroute.close_connections_of_gone_endpoints,
         links: LinkOptions { tc: ferroute.tc, xdp: ferroute.xdp, workload: ferroute.workload_links },
         source_ports: ferroute.source_ports.as_deref().and_then(|ports| ports.parse().ok()),
         // With another detector the pods of other nodes are clients like any (KUBE-PROXY.md 1.6).

@@ -9,6 +9,7 @@ mod entries;
 mod flush;
 mod prepare;
 mod readback;
+mod serves;
 mod sources;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,10 @@ pub struct Report {
     pub backends_added: usize,
     /// Backend ids taken back.
     pub backends_removed: usize,
+    /// Those of them that are UDP.
+    pub udp_backends_removed: usize,
+    /// Those of them that are TCP.
+    pub tcp_backends_removed: usize,
     /// Backends of the service ports in this step that kept their id.
     pub backends_kept: usize,
     /// Service ports that keep their old state because of what went wrong in this step.

@@ -2,6 +2,8 @@
 //! unsafe code here.
 #![expect(unsafe_code, reason = "raw system calls; everything above is safe")]
 
+mod iterator;
+
 use std::{
     ffi::CString,
     fmt, io,
@@ -13,6 +15,8 @@ use std::{
 };
 
 use bytemuck::{NoUninit, Pod, Zeroable, bytes_of};
+
+pub(crate) use iterator::{TracingProgram, freeze_map, iterate, iterator_over_map, load_iterator};
 
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_UPDATE_ELEM: u32 = 2;

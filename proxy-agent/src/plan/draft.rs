@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use proxy_common::{Family, FrontendKind, Protocol};
 
 use super::{
-    HealthCheck, ObjectRef, PlannedFrontend, PlannerConfig, Problem, ProblemReason, ServicePortId, ServicePortPlan,
+    HealthCheck, ObjectRef, PlannedFrontend, PlannerConfig, Problem, ProblemReason, ServicePortId,
+    ServicePortPlan,
     claims::{Claim, Place, Right},
     health_check::local_ready,
     here::Here,

@@ -3,12 +3,13 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::source::kube;
+use crate::{datapath::SocketTotals, source::kube};
 
 /// What has happened to the agent since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
     source: Arc<kube::Counters>,
+    sockets: Arc<SocketTotals>,
     batches: AtomicU64,
     problems: AtomicU64,
     refused: AtomicU64,
@@ -17,6 +18,18 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// With what the data path counts of sockets whose endpoint is gone.
+    #[must_use]
+    pub fn new(sockets: Arc<SocketTotals>) -> Self {
+        Self { sockets, ..Self::default() }
+    }
+
+    /// What has happened to sockets whose endpoint is gone.
+    #[must_use]
+    pub fn sockets(&self) -> &SocketTotals {
+        &self.sockets
+    }
+
     /// Those of the API source; all 0 when objects come from manifests.
     #[must_use]
     pub fn source(&self) -> &Arc<kube::Counters> {

@@ -31,12 +31,17 @@ enum Place {
 pub(super) fn translate<I: Ip>(ctx: &SockAddr, address: I::Address, port: u16) -> Translated<I::Address> {
     let Some(frontend) = frontend::find::<I>(ctx, address, port, Protocol::Udp) else { return Ok(None) };
     let asked = (I::to_v6(address), port);
-    let (place, kept) = find(ctx, asked);
+    let (mut place, kept) = find(ctx, asked);
     if let Some(kept) = kept {
         if let Some(backend) = still_there::<I>(kept, &frontend) {
             return Ok(Some((backend.address, backend.port)));
         }
         count(|counters| &mut counters.repicked);
+        // Of a connected socket that is sent to by address as well, the first place says what it is connected to: by
+        // that the agent finds it.
+        if matches!(place, Place::First) && ctx.is_connected() {
+            place = Place::Further(PEERS);
+        }
     }
     let (id, backend) =
         choose::<I>(Client::Namespace(ctx.netns_cookie()), &frontend, Side::internal(&frontend))?;

@@ -60,6 +60,11 @@ pub(in crate::cli) struct FerrouteFlags {
     #[arg(long)]
     count_connections: bool,
 
+    /// Close the TCP connections of this node to an endpoint that is in no EndpointSlice of its Service any more,
+    /// instead of leaving them to time out; connected UDP sockets are always closed then.
+    #[arg(long)]
+    close_connections_of_gone_endpoints: bool,
+
     /// Links to other nodes and to clients outside, `NAME` or `NAME*` [default: found by their routes].
     #[arg(long, value_name = "NAME,...")]
     uplinks: Option<String>,
@@ -125,6 +130,7 @@ impl FerrouteFlags {
         set(&mut capacities.flows, self.max_flows.as_ref());
         set(&mut capacities.new_flows, self.max_new_flows.as_ref());
         config.count_connections |= self.count_connections;
+        config.close_connections_of_gone_endpoints |= self.close_connections_of_gone_endpoints;
         if let Some(names) = &self.uplinks {
             let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
             config.uplinks = names.map(str::to_owned).collect();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use proxy_common::{Family, Frontend, ServicePort};
+use proxy_common::{Family, Frontend, Protocol, ServicePort};
 
 use super::{Entry, Held, Programmed, Programmer, entries::Vacated, index};
 use crate::{
@@ -220,6 +220,11 @@ impl<T: Tables> Programmer<T> {
                 self.tables.store_generation(done.family, id, generation.wrapping_add(1));
                 self.backends[index(done.family)].rest(id);
                 report.backends_removed += 1;
+                match self.tables.backend(done.family, id).map(|backend| backend.protocol) {
+                    Some(Protocol::Udp) => report.udp_backends_removed += 1,
+                    Some(Protocol::Tcp) => report.tcp_backends_removed += 1,
+                    _ => {}
+                }
             }
             left.ranges.drain(..).for_each(|range| self.slots.rest(range));
             // Damaged maps may hold an id twice; it stays with the service port that has a name.

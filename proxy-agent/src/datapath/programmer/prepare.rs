@@ -200,7 +200,11 @@ impl<T: Tables> Programmer<T> {
     }
 
     /// The ids of the backends that a service port has, by endpoint.
-    fn known_backends(&self, family: Family, old: Option<&Programmed>) -> HashMap<(IpAddr, u16), u32> {
+    pub(super) fn known_backends(
+        &self,
+        family: Family,
+        old: Option<&Programmed>,
+    ) -> HashMap<(IpAddr, u16), u32> {
         let ids = old.map_or(&[][..], |old| &old.backends);
         ids.iter()
             .filter_map(|id| {

@@ -1,5 +1,6 @@
 mod killed;
 mod kinds;
+mod serves;
 mod sources;
 
 use std::{

@@ -52,8 +52,7 @@ fn select_all(slices: &[EndpointSlice], rules: Rules<'_>) -> Selection {
     select(&candidates(slices.iter(), Family::V4, "http", Protocol::Tcp), rules)
 }
 
-const BOTH: Rules<'_> =
-    Rules { cluster: true, local: true, zone: Some("here"), keep: Keep::Finishing };
+const BOTH: Rules<'_> = Rules { cluster: true, local: true, zone: Some("here"), keep: Keep::Finishing };
 
 /// The last octets of the members of a list.
 fn members(selection: &Selection, list: EndpointList) -> Vec<u8> {

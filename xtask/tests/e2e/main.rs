@@ -29,5 +29,6 @@ mod privileges;
 mod scale;
 mod scene;
 mod socket_path;
+mod stale;
 mod takeover;
 mod world;

@@ -10,8 +10,9 @@ use super::{Duty, Error, restart, syscalls};
 
 /// What kinds of sockets are made.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-/// What a file is asked by `ioctl`: whether it is a terminal, and to not block.
-const REQUESTS: [libc::Ioctl; 4] = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS, libc::TIOCGWINSZ];
+/// What a file is asked by `ioctl`: whether it is a terminal, and to not block; and a socket, what a network card does by itself.
+const REQUESTS: [libc::Ioctl; 5] =
+    [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS, libc::TIOCGWINSZ, libc::SIOCETHTOOL];
 
 /// Filters the system calls of the calling thread.
 pub(super) fn install(duty: Duty) -> Result<(), Error> {

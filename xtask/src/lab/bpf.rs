@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::Context;
 use nix::net::if_::if_nametoindex;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::node::Node;
 use super::place::Place;
@@ -106,6 +107,8 @@ const DENY: Constant =
 impl Constant {
     /// Loads it and attaches it to a link, by its index, or to a cgroup, by its file descriptor.
     fn attach(&self, target: u32) -> io::Result<AttachedProgram> {
+        // Before 5.11 programs count as memory that is locked, of which there is little by default.
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
         // BPF_MOV64_IMM(r0, answer), BPF_EXIT: eight bytes each.
         let code: [u64; 2] = [0x0000_0000_0000_00b7 | u64::from(self.answer) << 32, 0x0000_0000_0000_0095];
         let mut load = ProgLoad {

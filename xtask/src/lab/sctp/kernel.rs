@@ -2,17 +2,19 @@
 //! connection.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::packet::PROTOCOL;
+use crate::lab::links::ETH0;
 use crate::lab::place::Place;
 use crate::lab::server::hello;
 
@@ -68,12 +70,23 @@ pub(in crate::lab) fn connect(to: SocketAddr, patience: Duration) -> io::Result<
     } else {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
     }
-    let any = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    let source = UdpSocket::bind(SocketAddr::new(any, 0))?;
-    source.connect(to)?;
-    socket.bind(&SocketAddr::new(source.local_addr()?.ip(), 0).into())?;
+    socket.bind(&own_address(to.is_ipv6())?.into())?;
     socket.connect_timeout(&to.into(), patience)?;
     Ok(socket.into())
+}
+
+/// The address of this place. A route to the destination would not tell: to ask for one is to connect a socket, and the
+/// programs of a node refuse that where a Service has no such port.
+fn own_address(ipv6: bool) -> io::Result<SocketAddr> {
+    let ip = |address: SockaddrStorage| -> Option<IpAddr> {
+        match address.as_sockaddr_in6() {
+            Some(v6) => (ipv6 && !v6.ip().is_unicast_link_local()).then(|| v6.ip().into()),
+            None => address.as_sockaddr_in().filter(|_| !ipv6).map(|v4| v4.ip().into()),
+        }
+    };
+    let mut all = getifaddrs()?.filter(|one| one.interface_name == ETH0).filter_map(|one| one.address);
+    let own = all.find_map(ip).ok_or(ErrorKind::AddrNotAvailable)?;
+    Ok(SocketAddr::new(own, 0))
 }
 
 fn listen(local: SocketAddr) -> io::Result<TcpListener> {

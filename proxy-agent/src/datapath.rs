@@ -21,6 +21,7 @@ mod memory;
 mod mounts;
 mod object;
 mod pins;
+mod probe;
 mod programmer;
 mod programs;
 mod report;
@@ -56,9 +57,12 @@ pub use cluster_cidr::ClusterCidr;
 pub use error::Error;
 pub use flows::{Carried, Fill, FlowView, Flows, Lifetimes, Pass, monotonic_now};
 pub use hooks::{Hook, LinkHook};
-pub use inspect::{BackendView, EndpointView, FrontendView, Snapshot, WhenEmptyView, inspect, service_names};
+pub use inspect::{
+    BackendView, EndpointView, FrontendView, Snapshot, WhenEmptyView, busy_backends, inspect, service_names,
+};
 pub use memory::return_large_buffers;
 pub use pins::cleanup;
+pub use probe::{AttachedProgram, Collected, MapUsage, Probe};
 pub use programs::ProgramStats;
 pub use report::{Refused, RefusedReason, Report};
 pub use sockets::SocketTotals;
@@ -132,6 +136,7 @@ pub struct Datapath {
     workload_links: WorkloadLinks,
     lifetimes: Lifetimes,
     close_connections: bool,
+    probe: Probe,
     /// These work for as long as this lives.
     sockets: Sockets,
     _collector: Collector,
@@ -164,7 +169,8 @@ impl Datapath {
         let counters = layout.path("COUNTERS");
         let counters = sys::open_pin(&counters).map_err(Error::path("opening", counters))?;
         let flows = Flows::open_pins(|map| layout.path(map))?;
-        let collector = Collector::start(flows, counters, options.lifetimes, options.privileges)?;
+        let probe = Probe::new(counters);
+        let collector = Collector::start(flows, probe.clone(), options.lifetimes, options.privileges)?;
         let mut programmer = Programmer::new(maps, capacities, contents, sys::random_u32());
         programmer.tables.trim();
         tracing::info!(
@@ -195,6 +201,7 @@ impl Datapath {
             lifetimes: options.lifetimes,
             close_connections,
             sockets,
+            probe,
             _collector: collector,
         })
     }
@@ -206,6 +213,7 @@ impl Datapath {
     /// Attaching failed. What goes wrong with single Services is in the report.
     pub fn reconcile(&mut self, complete: &[(ServicePortId, Arc<ServicePortPlan>)]) -> Result<Report, Error> {
         let report = self.programmer().reconcile(complete);
+        self.probe.set_programmed(self.programmer().usage());
         if let Some(programs) = &self.programs {
             self.carry_flows_over();
             programs.attach(&self.pins, &self.cgroup)?;
@@ -214,6 +222,7 @@ impl Datapath {
             self.pins.switch_to(&self.layout)?;
             // The links hold them now.
             self.programs = None;
+            self.tell_of_attached();
         }
         // Endpoints may have gone while no agent was there to see it.
         self.sockets.look();
@@ -257,6 +266,7 @@ impl Datapath {
     /// some came free. An empty slice tries again what the kernel refused ([`Report::waiting`]).
     pub fn apply(&mut self, changes: &[PlanChange]) -> Report {
         let report = self.programmer().apply(changes);
+        self.probe.set_programmed(self.programmer().usage());
         if report.udp_backends_removed > 0 || self.close_connections && report.tcp_backends_removed > 0 {
             self.sockets.look();
         }
@@ -269,11 +279,19 @@ impl Datapath {
     fn attach_to_links(&mut self) -> bool {
         let needed = self.needs_workload_links();
         let complete = self.attachments.set(&self.pins, &self.topology, needed);
+        self.tell_of_attached();
         // Else the next change tries again.
         if complete {
             self.on_workload_links = needed;
         }
         complete
+    }
+
+    fn tell_of_attached(&self) {
+        let on_cgroup = self.stats.iter().map(|stats| AttachedProgram { program: stats.program, places: 1 });
+        let on_links = self.attachments.attached();
+        let on_links = on_links.map(|(hook, places)| AttachedProgram { program: hook.name(), places });
+        self.probe.set_attached(on_cgroup.chain(on_links).collect());
     }
 
     fn needs_workload_links(&self) -> bool {
@@ -298,6 +316,12 @@ impl Datapath {
 
     fn programmer(&self) -> MutexGuard<'_, Programmer<Maps>> {
         self.programmer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is counted, and how full the maps are.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        self.probe.clone()
     }
 
     /// What the verifier made of each program.

@@ -6,12 +6,17 @@ mod health;
 mod health_checks;
 mod health_server;
 mod listener;
+mod metrics;
+mod metrics_server;
 mod observer;
+pub mod version;
 
 use axum::http::{HeaderName, HeaderValue, header};
 
 pub use events::{Event, Events};
 pub use health::{Answer, Health, Question};
+pub use metrics::{Metrics, ServicesLimit, Triggers};
+pub use metrics_server::About;
 pub use observer::{Observation, Observer, Options, start};
 
 /// For every answer in JSON, as kube-proxy gives it.

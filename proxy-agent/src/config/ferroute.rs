@@ -46,6 +46,8 @@ pub struct FerrouteConfiguration {
     pub sync_period: GoDuration,
     /// Count the open sockets of each endpoint.
     pub count_connections: bool,
+    /// Service ports that have a metric of their own where open sockets are counted: those with the most.
+    pub max_service_metrics: usize,
     /// Close TCP connections of this node to endpoints that are gone.
     pub close_connections_of_gone_endpoints: bool,
     /// What the agent may still do once it is set up.
@@ -118,6 +120,7 @@ impl Default for FerrouteConfiguration {
             lifetimes: FlowLifetimes::default(),
             sync_period: GoDuration::default(),
             count_connections: false,
+            max_service_metrics: 100,
             close_connections_of_gone_endpoints: false,
             privileges: PrivilegeChoice::default(),
             log_level: None,

@@ -56,6 +56,8 @@ pub struct Servers {
     pub hard_fail: bool,
     /// Twice this long without progress is unhealthy.
     pub sync_period: Duration,
+    /// Service ports that have a metric of their own where open sockets are counted.
+    pub most_service_metrics: usize,
 }
 
 /// What is logged, and how.
@@ -86,7 +88,7 @@ impl Settings {
             planner: planner(configuration),
             datapath: datapath_options(configuration),
             uplinks: ferroute.uplinks.join(",").parse().unwrap_or_default(),
-            servers: servers(kube_proxy, ferroute.sync_period),
+            servers: servers(kube_proxy, ferroute),
             conntrack: kube_proxy.conntrack.clone(),
             oom_score_adj: kube_proxy.oom_score_adj,
             logging: Logging {
@@ -125,8 +127,8 @@ fn planner(configuration: &Configuration) -> PlannerConfig {
     }
 }
 
-fn servers(config: &KubeProxyConfiguration, sync_period: GoDuration) -> Servers {
-    let sync_period = sync_period.or(match config.mode.as_str() {
+fn servers(config: &KubeProxyConfiguration, ferroute: &FerrouteConfiguration) -> Servers {
+    let sync_period = ferroute.sync_period.or(match config.mode.as_str() {
         "ipvs" => config.ipvs.sync_period,
         "nftables" => config.nftables.sync_period,
         _ => config.iptables.sync_period,
@@ -136,6 +138,7 @@ fn servers(config: &KubeProxyConfiguration, sync_period: GoDuration) -> Servers 
         metrics: config.metrics_bind_address.parse().unwrap_or(([127, 0, 0, 1], 10249).into()),
         hard_fail: config.bind_address_hard_fail,
         sync_period: sync_period.0,
+        most_service_metrics: ferroute.max_service_metrics,
     }
 }
 

@@ -107,6 +107,8 @@ pub(crate) struct Attachments {
     /// Uplinks that refused XDP, with their MTU: not asked again before that changes, for some network cards
     /// are reset by the attempt.
     no_xdp: BTreeMap<u32, u32>,
+    /// On how many links each program is.
+    attached: BTreeMap<LinkHook, usize>,
     said: HashSet<(u32, String)>,
     /// What an earlier agent has left as filters is known to be gone.
     clean: bool,
@@ -124,7 +126,13 @@ impl Attachments {
             TcMode::Tcx => true,
             TcMode::Clsact => false,
         };
-        Self { programs, options, table, tcx, no_xdp: BTreeMap::new(), said: HashSet::new(), clean: false }
+        let (no_xdp, attached) = (BTreeMap::new(), BTreeMap::new());
+        Self { programs, options, table, tcx, no_xdp, attached, said: HashSet::new(), clean: false }
+    }
+
+    /// On how many links each program was when they were last looked at.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = (LinkHook, usize)> {
+        LinkHook::ALL.into_iter().map(|hook| (hook, self.attached.get(&hook).copied().unwrap_or_default()))
     }
 
     /// Brings links and programs together: what is attached already gets the new program in its place, what
@@ -151,6 +159,7 @@ impl Attachments {
         let mut problems = self.table.set(&before);
         let (mut wanted, mut native) = (BTreeSet::new(), BTreeSet::new());
         let mut complete = true;
+        self.attached.clear();
         for hook in LinkHook::ALL {
             if !self.wants(hook, needs_workload) {
                 continue;
@@ -167,6 +176,9 @@ impl Attachments {
                     LinkHook::UplinkXdp => self.attach_xdp(&netlink, pins, link),
                     _ => self.attach_tc(&netlink, pins, hook, link),
                 };
+                if matches!(attached, Ok(Attached::Native | Attached::Yes)) {
+                    *self.attached.entry(hook).or_default() += 1;
+                }
                 match attached {
                     Ok(Attached::Native) => drop(native.insert(link.index)),
                     Ok(Attached::Refused) => continue,

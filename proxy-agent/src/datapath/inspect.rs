@@ -117,10 +117,19 @@ pub fn inspect(bpffs: &Path) -> Result<Snapshot, Error> {
         .map(|(key, value)| frontend(&maps, &names, &source_ranges, key, value))
         .collect();
     frontends.sort();
-    let mut backends = backends(&maps, &names, Family::V4)?;
-    backends.append(&mut self::backends(&maps, &names, Family::V6)?);
+    let mut backends = backends(&maps, &names, |_| true)?;
     backends.sort();
     Ok(Snapshot { counters: maps.counters()?, frontends, backends })
+}
+
+/// The backends that have open sockets, in no order: a look that costs little more than their number, for those
+/// who look often.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn busy_backends(bpffs: &Path) -> Result<Vec<BackendView>, Error> {
+    let maps = Maps::open(&pins::current_maps(bpffs)?, true)?;
+    backends(&maps, &names(&maps.services()?), |sockets| sockets > 0)
 }
 
 /// The service ports by their key in `SERVICES`, from the maps that are pinned below `bpffs`.
@@ -197,10 +206,22 @@ fn endpoints(maps: &Maps, family: Family, range: SlotRange) -> Vec<EndpointView>
     endpoints
 }
 
+/// Those with a `wanted` number of open sockets.
 fn backends(
     maps: &Maps,
     names: &HashMap<u32, ServicePortId>,
+    wanted: impl Fn(u64) -> bool,
+) -> Result<Vec<BackendView>, Error> {
+    let mut backends = backends_of(maps, names, Family::V4, &wanted)?;
+    backends.append(&mut backends_of(maps, names, Family::V6, &wanted)?);
+    Ok(backends)
+}
+
+fn backends_of(
+    maps: &Maps,
+    names: &HashMap<u32, ServicePortId>,
     family: Family,
+    wanted: &impl Fn(u64) -> bool,
 ) -> Result<Vec<BackendView>, Error> {
     let capacity = maps.backend_capacity(family);
     let live: Vec<_> = (0..capacity)
@@ -212,6 +233,7 @@ fn backends(
     Ok(live
         .into_iter()
         .zip(loads)
+        .filter(|(_, active)| wanted(*active))
         .map(|((id, backend), active)| {
             let (service, port_name) = name(names, backend.service_port);
             let lists = [(EndpointList::Cluster, "cluster"), (EndpointList::Local, "local")];

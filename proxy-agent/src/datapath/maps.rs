@@ -78,10 +78,15 @@ impl Maps {
         let v4 = self.frontends4.entries()?.into_iter().map(|(key, value)| (FrontendKey::V4(key), value));
         let v6 = self.frontends6.entries()?.into_iter().map(|(key, value)| (FrontendKey::V6(key), value));
         Ok(Contents {
-            services: self.services.entries()?,
+            services: self.services()?,
             source_ranges: self.source_ranges.entries()?,
             frontends: v4.chain(v6).collect(),
         })
+    }
+
+    /// The service ports, by their keys.
+    pub(crate) fn services(&self) -> Result<Vec<(u32, ServicePort)>, Error> {
+        self.services.entries()
     }
 
     /// The counters, summed over the CPUs.

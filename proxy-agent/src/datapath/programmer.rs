@@ -13,6 +13,7 @@ mod serves;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::{
     collections::{HashMap, HashSet},

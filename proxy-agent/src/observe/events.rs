@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     plan::{ObjectRef, Problem},
-    source::kube::Access,
+    source::kube::{Access, Requests},
     state::ObjectName,
 };
 use limits::Told;
@@ -127,9 +127,9 @@ impl Event {
 impl Events {
     /// For an agent on `node` that asks the API server of `access`; what is
     /// said is on its way when the sender runs.
-    pub(super) fn to_api_server(node: &str, access: Access) -> (Self, Sender) {
+    pub(super) fn to_api_server(node: &str, access: Access, requests: Requests) -> (Self, Sender) {
         let (queue, orders) = mpsc::channel(QUEUE);
-        (Self::new(node, Some(queue)), Sender::new(node, access, orders))
+        (Self::new(node, Some(queue)), Sender::new(node, access, requests, orders))
     }
 
     /// Without an API server.

@@ -11,6 +11,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use proxy_common::Family;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
+    net::TcpListener,
     runtime,
     sync::{mpsc, oneshot},
     time::sleep,
@@ -18,15 +19,19 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Event, Events, Health,
+    About, Event, Events, Health, Metrics, ServicesLimit, Triggers,
     health_checks::{HealthChecks, Step},
     health_server,
     listener::{self, Families},
+    metrics_server,
 };
 use crate::{
-    plan::HealthCheckChange,
+    datapath::{Probe, SocketTotals},
+    plan::{HealthCheckChange, ServicePortId, ServicePortPlan},
     privileges::{Duty, Privileges, warn_of},
+    run::Counters,
     source::kube::Access,
+    state::Change,
 };
 
 /// Before an address that could not be had is asked for again, as kube-proxy has it.
@@ -43,6 +48,14 @@ pub struct Options {
     pub api_server: Option<Access>,
     /// Where `/healthz` is served; `None` is nowhere.
     pub healthz: Option<SocketAddr>,
+    /// Where `/metrics` is served.
+    pub metrics: SocketAddr,
+    /// What is told there besides.
+    pub about: About,
+    /// Services that have numbers of their own, where open sockets are counted.
+    pub services: Option<ServicesLimit>,
+    /// What the agent counts.
+    pub counters: Arc<Counters>,
     /// Whether the agent ends when an address that it should serve on cannot be had.
     pub bind_hard_fail: bool,
     /// A change that waits for twice as long makes the proxy unhealthy.
@@ -55,6 +68,9 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Observer {
     health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    /// When the changes that are being programmed were made.
+    triggers: Triggers,
     events: Events,
     steps: mpsc::UnboundedSender<Step>,
     /// Where load balancers may ask, as was said last.
@@ -82,11 +98,15 @@ pub fn start(options: Options) -> Result<(Observer, Observation)> {
     let (events, sender) = match &options.api_server {
         None => (Events::nowhere(&options.node_name), None),
         Some(access) => {
-            let (events, sender) = Events::to_api_server(&options.node_name, access.clone());
+            let requests = options.counters.source().requests().clone();
+            let (events, sender) = Events::to_api_server(&options.node_name, access.clone(), requests);
             (events, Some(sender))
         }
     };
-    let (observer, steps) = Observer::new(Arc::clone(&health), events.clone(), eligible_without_node);
+    let metrics = Metrics::new(Arc::clone(&health), Arc::clone(&options.counters), options.services.clone())?;
+    let metrics = Arc::new(metrics);
+    let (observer, steps) =
+        Observer::new(Arc::clone(&health), Arc::clone(&metrics), events.clone(), eligible_without_node);
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("starting the runtime that answers health checks")?;
     let (fail, failed) = oneshot::channel();
@@ -98,6 +118,7 @@ pub fn start(options: Options) -> Result<(Observer, Observation)> {
         let checks = HealthChecks::new(Arc::clone(&health), events.clone()).run(steps);
         let Err(error) = tokio::select! {
             served = serve_health(&options, &health, &events) => served,
+            served = serve_metrics(&options, &metrics, &events) => served,
             // The loop has ended, and the agent with it.
             () = checks => future::pending().await,
         };
@@ -116,26 +137,63 @@ pub fn start(options: Options) -> Result<(Observer, Observation)> {
 /// Serves for ever, where that is asked for.
 async fn serve_health(options: &Options, health: &Arc<Health>, events: &Events) -> Result<Infallible> {
     let Some(address) = options.healthz else { return future::pending().await };
-    let listener = loop {
-        match listener::bind(address, Families::Both) {
-            Ok(listener) => break listener,
-            Err(error) if options.bind_hard_fail => {
-                let what = format!("cannot serve /healthz on {address}: {error}");
-                events.send(Event::failed_to_start("FailedToStartProxierHealthcheck", what.clone()));
-                events.flush(LAST_WORDS).await;
-                return Err(anyhow!("{what}; free the address, or name another with --healthz-bind-address"));
-            }
-            Err(error) => {
-                warn!(
-                    "cannot serve /healthz on {address}: {error}; trying again every {} s",
-                    RETRY.as_secs()
-                );
-            }
-        }
-        sleep(RETRY).await;
+    let server = Server {
+        path: "/healthz",
+        address,
+        flag: "--healthz-bind-address",
+        reason: "FailedToStartProxierHealthcheck",
     };
-    info!(%address, "serving /healthz");
+    let listener = server.bind(options.bind_hard_fail, events).await?;
     Ok(listener::serve(listener, health_server::router(health)).await)
+}
+
+/// Serves for ever.
+async fn serve_metrics(options: &Options, metrics: &Arc<Metrics>, events: &Events) -> Result<Infallible> {
+    let server = Server {
+        path: "/metrics",
+        address: options.metrics,
+        flag: "--metrics-bind-address",
+        reason: "FailedToStartMetricServer",
+    };
+    let listener = server.bind(options.bind_hard_fail, events).await?;
+    Ok(listener::serve(listener, metrics_server::router(metrics, options.about.clone())).await)
+}
+
+/// A server, as people know it.
+struct Server {
+    path: &'static str,
+    address: SocketAddr,
+    flag: &'static str,
+    /// Of the event that says that it cannot be.
+    reason: &'static str,
+}
+
+impl Server {
+    /// Gets its address, however long that takes.
+    async fn bind(&self, hard_fail: bool, events: &Events) -> Result<TcpListener> {
+        let Self { path, address, flag, reason } = *self;
+        loop {
+            match listener::bind(address, Families::Both) {
+                Ok(listener) => {
+                    info!(%address, "serving {path}");
+                    return Ok(listener);
+                }
+                Err(error) if hard_fail => {
+                    let what = format!("cannot serve {path} on {address}: {error}");
+                    events.send(Event::failed_to_start(reason, what.clone()));
+                    events.flush(LAST_WORDS).await;
+                    return Err(anyhow!("{what}; free the address, or name another with {flag}"));
+                }
+                Err(error) => {
+                    warn!(
+                        "cannot serve {path} on {address}: {error}; trying again every {} s",
+                        RETRY.as_secs()
+                    );
+                }
+            }
+            sleep(RETRY).await;
+        }
+    }
 }
 
 /// There may be thousands of health check node ports, and the usual limit is 1024 files.
@@ -158,17 +216,21 @@ impl Observer {
     /// An observer, and what it tells the servers of health checks.
     pub(super) fn new(
         health: Arc<Health>,
+        metrics: Arc<Metrics>,
         events: Events,
         eligible_without_node: bool,
     ) -> (Self, mpsc::UnboundedReceiver<Step>) {
         let (steps, receiver) = mpsc::unbounded_channel();
-        (Self { health, events, steps, addresses: Vec::new(), eligible_without_node }, receiver)
+        let (triggers, addresses) = Default::default();
+        (Self { health, metrics, triggers, events, steps, addresses, eligible_without_node }, receiver)
     }
 
     /// One that only keeps the health, which it shares.
     #[cfg(test)]
     pub(crate) fn of(health: &Arc<Health>) -> Self {
-        Self::new(Arc::clone(health), Events::nowhere("here"), true).0
+        let metrics = Metrics::new(Arc::clone(health), Arc::default(), None)
+            .expect("each metric has a name of its own");
+        Self::new(Arc::clone(health), Arc::new(metrics), Events::nowhere("here"), true).0
     }
 
     /// What is known of the proxy's health.
@@ -183,9 +245,32 @@ impl Observer {
         &self.events
     }
 
+    /// The data path is open.
+    pub fn set_probe(&self, probe: Probe, sockets: Arc<SocketTotals>) {
+        self.metrics.set_probe(probe, sockets);
+    }
+
     /// A change has come.
-    pub(crate) fn received(&self) {
+    pub(crate) fn received(&mut self, change: &Change) {
         self.health.received();
+        self.metrics.sync.queued(change);
+        self.triggers.note(change);
+    }
+
+    /// There is another reason to look at what is programmed.
+    pub(crate) fn touched(&self) {
+        self.health.received();
+        self.metrics.sync.touched();
+    }
+
+    /// A step is over, in which these service ports were programmed, or taken out; `full` when every Service was looked at.
+    pub(crate) fn stepped<'a>(
+        &self,
+        full: bool,
+        planned: impl Iterator<Item = (&'a ServicePortId, Option<&'a ServicePortPlan>)>,
+        took: Duration,
+    ) {
+        self.metrics.sync.stepped(full, planned, took);
     }
 
     /// Services and their endpoints are programmed; load balancers may ask for them on these addresses.
@@ -201,7 +286,8 @@ impl Observer {
     }
 
     /// All that has come is programmed, but for what the kernel refuses of a family.
-    pub(crate) fn programmed(&self, is_complete: impl Fn(Family) -> bool) {
+    pub(crate) fn programmed(&mut self, is_complete: impl Fn(Family) -> bool) {
+        self.metrics.sync.done(&is_complete, std::mem::take(&mut self.triggers));
         self.health.programmed(is_complete);
     }
 

@@ -3,13 +3,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{datapath::SocketTotals, source::kube};
+use crate::source::kube;
 
 /// What has happened to the agent since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
     source: Arc<kube::Counters>,
-    sockets: Arc<SocketTotals>,
     batches: AtomicU64,
     problems: AtomicU64,
     refused: AtomicU64,
@@ -18,18 +17,6 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// With what the data path counts of sockets whose endpoint is gone.
-    #[must_use]
-    pub fn new(sockets: Arc<SocketTotals>) -> Self {
-        Self { sockets, ..Self::default() }
-    }
-
-    /// What has happened to sockets whose endpoint is gone.
-    #[must_use]
-    pub fn sockets(&self) -> &SocketTotals {
-        &self.sockets
-    }
-
     /// Those of the API source; all 0 when objects come from manifests.
     #[must_use]
     pub fn source(&self) -> &Arc<kube::Counters> {

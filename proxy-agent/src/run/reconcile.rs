@@ -99,7 +99,7 @@ impl<P: Programmer> Reconciler<'_, P> {
     /// The first state.
     fn complete(&mut self, listed: Instant) -> Result<()> {
         let start = Instant::now();
-        self.observer.received();
+        self.observer.touched();
         self.observer.node(&self.store);
         self.find_links();
         let outcome = self.planner.plan(&self.store, &Dirty::everything());
@@ -110,6 +110,8 @@ impl<P: Programmer> Reconciler<'_, P> {
         let report = self.programmer.reconcile(&plans)?;
         self.take_in(&report);
         self.links.attach(self.programmer);
+        let planned = plans.iter().map(|(id, plan)| (id, Some(&**plan)));
+        self.observer.stepped(true, planned, start.elapsed());
         self.observer.health_checks(self.planner.health_check_addresses(), outcome.health_checks);
         self.done();
         info!(
@@ -146,13 +148,14 @@ impl<P: Programmer> Reconciler<'_, P> {
     /// A change, and all that have come with it.
     async fn step(&mut self, first: Change, changes: &mut Receiver<Change>) {
         let start = Instant::now();
-        self.observer.received();
+        self.observer.received(&first);
         let mut taken = 1;
         let mut dirty = self.store.apply(first);
         // Once around the scheduler, so that the source can hand over what it has read already: no time is
         // spent waiting for more.
         tokio::task::yield_now().await;
         while let Ok(change) = changes.try_recv() {
+            self.observer.received(&change);
             dirty.merge(self.store.apply(change));
             taken += 1;
         }
@@ -166,7 +169,7 @@ impl<P: Programmer> Reconciler<'_, P> {
     /// The links, their addresses or their routes are not what they were.
     fn links_changed(&mut self) {
         let start = Instant::now();
-        self.observer.received();
+        self.observer.touched();
         let dirty = self.find_links();
         self.program(&dirty, 1, start);
         self.links.attach(self.programmer);
@@ -175,7 +178,7 @@ impl<P: Programmer> Reconciler<'_, P> {
 
     /// All that has come is programmed, but for what the kernel refuses. A map without room is no lag: every
     /// node lacks it alike, and traffic that goes to none of them helps nobody.
-    fn done(&self) {
+    fn done(&mut self) {
         let attached = self.links.are_attached();
         self.observer.programmed(|family| attached && !self.again.iter().any(|id| id.family == family));
     }
@@ -199,6 +202,8 @@ impl<P: Programmer> Reconciler<'_, P> {
         self.tell(&outcome.problems);
         if !outcome.changes.is_empty() {
             self.apply(&outcome.changes, changes, services, start);
+            let planned = outcome.changes.iter().map(|change| (&change.id, change.plan.as_deref()));
+            self.observer.stepped(dirty.is_everything(), planned, start.elapsed());
         }
         // After the endpoints that they speak of.
         self.observer.health_checks(self.planner.health_check_addresses(), outcome.health_checks);

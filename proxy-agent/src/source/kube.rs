@@ -12,6 +12,7 @@ mod counters;
 mod follower;
 mod kind;
 mod lines;
+mod requests;
 mod trouble;
 mod wire;
 
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 pub(crate) use backoff::up_to;
 pub(crate) use client::connect;
 pub use counters::Counters;
+pub use requests::{Counted, Requests};
 
 use crate::state::{Change, Ingest};
 use follower::Follower;
@@ -98,7 +100,7 @@ impl Default for Timing {
 /// When the client cannot be set up: the kubeconfig cannot be read, or there is no service account. A server
 /// that does not answer is no error, it is waited for.
 pub async fn follow(options: Options, changes: mpsc::Sender<Change>) -> Result<()> {
-    let client = client::connect(&options.access).await?;
+    let client = client::connect(&options.access, options.counters.requests()).await?;
     // One for all three, so that the names they share are held once.
     let ingest = Arc::new(Mutex::new(Ingest::new(&options.node_name)));
     tokio::join!(

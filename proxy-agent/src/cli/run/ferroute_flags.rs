@@ -60,6 +60,11 @@ pub(in crate::cli) struct FerrouteFlags {
     #[arg(long)]
     count_connections: bool,
 
+    /// Service ports that have a metric of their own with --count-connections, those with the most open sockets
+    /// [default: 100].
+    #[arg(long, value_name = "N")]
+    max_service_metrics: Option<usize>,
+
     /// Close the TCP connections of this node to an endpoint that is in no EndpointSlice of its Service any more,
     /// instead of leaving them to time out; connected UDP sockets are always closed then.
     #[arg(long)]
@@ -130,6 +135,7 @@ impl FerrouteFlags {
         set(&mut capacities.flows, self.max_flows.as_ref());
         set(&mut capacities.new_flows, self.max_new_flows.as_ref());
         config.count_connections |= self.count_connections;
+        set(&mut config.max_service_metrics, self.max_service_metrics.as_ref());
         config.close_connections_of_gone_endpoints |= self.close_connections_of_gone_endpoints;
         if let Some(names) = &self.uplinks {
             let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());

@@ -1,6 +1,7 @@
-use std::sync::Arc;
+use std::{env, sync::Arc};
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::{
@@ -21,7 +22,8 @@ use crate::{
 /// Serves by these settings until told to stop.
 pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
     datapath::return_large_buffers();
-    let Resolved { file, settings, said, .. } = resolved;
+    let started = Timestamp::now();
+    let Resolved { file, configuration, settings, said } = resolved;
     let log = logging::init(settings.logging.level, settings.logging.format);
     let node_name = node_name(settings.node_name.as_deref())?;
     info!(version = env!("CARGO_PKG_VERSION"), node = node_name, source = ?settings.source, "starting");
@@ -34,9 +36,16 @@ pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
         return Ok(());
     }
     // First, so that it is known to be there, and not to be ready.
-    let observation = observe::start(observed(&settings, &node_name))?;
+    let counters = Arc::new(Counters::default());
+    let about = observe::About {
+        configuration: serde_json::to_value(&configuration.kube_proxy).context("writing the configuration as JSON")?,
+        flags: env::args().skip(1).collect(),
+        started,
+    };
+    let observation = observe::start(observed(&settings, &node_name, about, &counters))?;
     takeover::warn_if_beside();
     let mut datapath = Datapath::open(&settings.datapath).context("opening the data path")?;
+    observation.0.set_probe(datapath.probe(), Arc::clone(datapath.socket_totals()));
     let privileges = settings.datapath.privileges;
     let restarter =
         Restarter::start(privileges).context("starting the thread that can start the agent anew")?;
@@ -68,7 +77,7 @@ pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
                 &node_name,
                 settings.planner,
                 settings.uplinks,
-                Arc::new(Counters::default()),
+                counters,
                 observation,
             ) => Some(ended),
             () = follow(resolver, follower, running, &log) => None,
@@ -79,8 +88,15 @@ pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
     ended.unwrap_or_else(|| Err(restart::restart(|command| restarter.exec(command))))
 }
 
-fn observed(settings: &Settings, node_name: &str) -> observe::Options {
+fn observed(
+    settings: &Settings,
+    node_name: &str,
+    about: observe::About,
+    counters: &Arc<Counters>,
+) -> observe::Options {
     let servers = &settings.servers;
+    let limit =
+        || observe::ServicesLimit { bpffs: settings.datapath.bpffs.clone(), most: servers.most_service_metrics };
     observe::Options {
         node_name: node_name.to_owned(),
         api_server: match &settings.source {
@@ -88,6 +104,10 @@ fn observed(settings: &Settings, node_name: &str) -> observe::Options {
             Source::Manifests(_) => None,
         },
         healthz: servers.healthz,
+        metrics: servers.metrics,
+        about,
+        services: settings.datapath.count_connections.then(limit),
+        counters: Arc::clone(counters),
         bind_hard_fail: servers.hard_fail,
         sync_period: servers.sync_period,
         privileges: settings.datapath.privileges,

@@ -1,6 +1,5 @@
 use std::{
     io,
-    os::fd::OwnedFd,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -8,7 +7,7 @@ use std::{
 
 use super::{Flows, Lifetimes, Pass, monotonic_now, watch::Watch};
 use crate::{
-    datapath::{Error, maps::sum_counters},
+    datapath::{Error, Probe},
     privileges::{Duty, Privileges, warn_of},
 };
 
@@ -30,19 +29,19 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Starts with a pass. `counters` is the map `COUNTERS`.
+    /// Starts with a pass, and says to `probe` what each has found.
     ///
     /// # Errors
     /// The counters cannot be read, or no thread can be made.
     pub(crate) fn start(
         flows: Flows,
-        counters: OwnedFd,
+        probe: Probe,
         lifetimes: Lifetimes,
         privileges: Privileges,
     ) -> Result<Self, Error> {
-        let watch = Watch::new(sum_counters(&counters)?);
+        let watch = Watch::new(probe.counters()?);
         let (stop, stopped) = mpsc::channel();
-        let work = Work { flows, counters, lifetimes, watch, looked_for_halves: None, stopped };
+        let work = Work { flows, probe, lifetimes, watch, looked_for_halves: None, stopped };
         let thread = thread::Builder::new()
             .name("flows".to_owned())
             .spawn(move || {
@@ -66,7 +65,7 @@ impl Drop for Collector {
 
 struct Work {
     flows: Flows,
-    counters: OwnedFd,
+    probe: Probe,
     lifetimes: Lifetimes,
     watch: Watch,
     looked_for_halves: Option<Instant>,
@@ -121,7 +120,8 @@ impl Work {
         if pass.damaged > 0 {
             tracing::warn!(entries = pass.damaged, "deleted entries of the flow maps that made no sense");
         }
-        for line in self.watch.after(&pass, sum_counters(&self.counters)?, Instant::now()) {
+        self.probe.add_pass(&pass);
+        for line in self.watch.after(&pass, self.probe.counters()?, Instant::now()) {
             tracing::warn!("{line}");
         }
         Ok(pass)

@@ -39,6 +39,11 @@ impl Sources {
         self.entries.range(first..).copied().take_while(move |range| range.service_port == service_port)
     }
 
+    /// Entries by family.
+    pub(super) fn counts(&self) -> [usize; 2] {
+        self.counts
+    }
+
     #[cfg(test)]
     pub(super) fn entries(&self) -> &BTreeSet<SourceRange> {
         &self.entries

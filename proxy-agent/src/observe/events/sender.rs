@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
 use super::{Event, Order, Scope, api::object, limits::Rate};
-use crate::source::kube::{Access, connect, up_to};
+use crate::source::kube::{Access, Requests, connect, up_to};
 
 /// Nodes that see the same at the same time say so within this time, not all at once.
 const SPREAD: Duration = Duration::from_secs(2);
@@ -25,6 +25,7 @@ const BATCH: usize = 64;
 pub(in crate::observe) struct Sender {
     node: Box<str>,
     access: Access,
+    requests: Requests,
     orders: mpsc::Receiver<Order>,
     client: Option<Client>,
     rate: Rate,
@@ -45,10 +46,11 @@ enum Outcome {
 }
 
 impl Sender {
-    pub(super) fn new(node: &str, access: Access, orders: mpsc::Receiver<Order>) -> Self {
+    pub(super) fn new(node: &str, access: Access, requests: Requests, orders: mpsc::Receiver<Order>) -> Self {
         Self {
             node: node.into(),
             access,
+            requests,
             orders,
             client: None,
             rate: Rate::new(),
@@ -117,7 +119,7 @@ impl Sender {
     async fn post(&mut self, object: &events::Event) -> Outcome {
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => match connect(&self.access).await {
+            None => match connect(&self.access, &self.requests).await {
                 Ok(client) => self.client.insert(client).clone(),
                 Err(error) => return Outcome::Failed(format!("{error:#}")),
             },

@@ -14,7 +14,7 @@ use kube::{
 use tower::{BoxError, ServiceBuilder};
 use tracing::debug;
 
-use super::Access;
+use super::{Access, Requests};
 
 /// Who we are, in every request.
 const AGENT: &str = concat!("ferroute-proxy-agent/", env!("CARGO_PKG_VERSION"));
@@ -27,8 +27,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// and given up after this many probes without an answer.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// A client for the API server that `access` names, or for the one of the pod's service account.
-pub(crate) async fn connect(access: &Access) -> Result<Client> {
+/// A client for the API server that `access` names, or for the one of the pod's service account. What it asks is counted
+/// in `requests`.
+pub(crate) async fn connect(access: &Access, requests: &Requests) -> Result<Client> {
     // An error says that somebody has chosen a provider before us, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let url = access.server.as_deref().map(str::parse::<http::Uri>).transpose();
@@ -45,7 +46,7 @@ pub(crate) async fn connect(access: &Access) -> Result<Client> {
         config.cluster_url = url;
     }
     let server = config.cluster_url.clone();
-    client(config).with_context(|| format!("setting up a client for the API server {server}"))
+    client(config, requests).with_context(|| format!("setting up a client for the API server {server}"))
 }
 
 async fn from_file(path: &Path) -> Result<Config> {
@@ -86,7 +87,7 @@ fn proxy_url(file: &Kubeconfig) -> Option<&str> {
 
 /// kube's own stack without its retries, which would wait for minutes on a server that answers 503, and with
 /// TCP keepalive, without which a server that died silently is noticed only when a watch times out.
-fn client(mut config: Config) -> Result<Client> {
+fn client(mut config: Config, requests: &Requests) -> Result<Client> {
     // Without TLS no certificate is looked at; an image without a CA bundle must not be asked for one.
     if config.cluster_url.scheme_str() == Some("http") {
         config.root_cert.get_or_insert_default();
@@ -108,6 +109,7 @@ fn client(mut config: Config) -> Result<Client> {
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
+        .layer(requests.clone())
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace))
@@ -153,7 +155,7 @@ mod tests {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let file = kubeconfig(&json!({"server": "https://192.0.2.1:6443"}));
-        runtime.block_on(connect(&Access::of(file.path().to_owned()))).unwrap();
+        runtime.block_on(connect(&Access::of(file.path().to_owned()), &Requests::default())).unwrap();
         assert!(runtime.block_on(from_file(file.path())).unwrap().proxy_url.is_none());
     }
 }

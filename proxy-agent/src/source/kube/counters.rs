@@ -1,4 +1,12 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::Requests;
 
 /// What has happened to the source so far.
 #[derive(Debug, Default)]
@@ -6,6 +14,8 @@ pub struct Counters {
     unreadable: AtomicU64,
     lists: AtomicU64,
     lost: AtomicU64,
+    watches: Mutex<BTreeMap<&'static str, bool>>,
+    requests: Requests,
 }
 
 impl Counters {
@@ -25,6 +35,27 @@ impl Counters {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Every request to the API server, those of events too.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// Whether there is a watch that the server has granted and that has not broken, by kind of object.
+    #[must_use]
+    pub fn watches(&self) -> BTreeMap<&'static str, bool> {
+        self.all_watches().clone()
+    }
+
+    pub(super) fn set_watch(&self, kind: &'static str, open: bool) {
+        self.all_watches().insert(kind, open);
+    }
+
+    fn all_watches(&self) -> MutexGuard<'_, BTreeMap<&'static str, bool>> {
+        // Every change to it is complete, whoever panics.
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add_unreadable(&self) {

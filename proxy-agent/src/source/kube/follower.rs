@@ -122,6 +122,7 @@ impl<K: Kind> Follower<K> {
     /// Lists and watches until the receiver is gone.
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
+        self.counters.set_watch(K::NAME, false);
         loop {
             self.progress = false;
             let round = match self.version.clone() {
@@ -143,6 +144,7 @@ impl<K: Kind> Follower<K> {
                 Err(End::Trouble(trouble)) => trouble,
             };
             self.counters.add_lost();
+            self.counters.set_watch(K::NAME, false);
             self.look_into(&trouble);
             let wait = backoff.next().max(trouble.retry_after().min(Duration::from_secs(10)));
             tokio::select! {
@@ -158,7 +160,7 @@ impl<K: Kind> Follower<K> {
     /// Reads certificates and keys again. The kubelet and others replace theirs long before they expire, but
     /// what a client has read once it keeps.
     async fn renew_client(&mut self) {
-        match connect(&self.access).await {
+        match connect(&self.access, self.counters.requests()).await {
             Ok(client) => self.client = client,
             // Being written, perhaps: the old one is as good as none.
             Err(error) => debug!(kind = K::NAME, "reading the credentials again: {error:#}"),
@@ -288,6 +290,7 @@ impl<K: Kind> Follower<K> {
             () = self.changes.closed() => return Err(End::Stopped),
         };
         let granted = Instant::now();
+        self.counters.set_watch(K::NAME, true);
         let mut lines = Lines::new(stream, ask + self.timing.silence);
         loop {
             let line = tokio::select! {

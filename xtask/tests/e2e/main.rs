@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod links;
 mod manifests;
+mod metrics;
 mod packet;
 mod pins;
 mod plan;

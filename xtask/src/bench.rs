@@ -10,6 +10,7 @@ pub mod packet;
 mod report;
 mod requests;
 mod scale;
+mod scrape;
 mod sockets;
 mod verifier;
 
@@ -73,9 +74,15 @@ pub fn run(agent: &Path, options: &Options) -> Result<()> {
         sockets::measure(&cluster, services, options.rounds, &mut report)?;
         requests::measure(&cluster, services, options.rounds, &mut report)?;
         change::measure(&cluster, services, options.rounds.min(50), &mut report)?;
+        scrape::measure(&cluster, "", services, options.rounds.min(50), &mut report)?;
         if services == options.services[0] {
             verifier::measure(&cluster.agent, &mut report)?;
         }
+    }
+    if let Some(&services) = options.services.iter().max() {
+        let cluster = Cluster::start_with(agent, &cluster::with_probe(services), &["--count-connections"])?;
+        let what = " with --count-connections";
+        scrape::measure(&cluster, what, services, options.rounds.min(50), &mut report)?;
     }
     for &(services, endpoints) in &options.clusters {
         scale::measure(agent, services, endpoints, &mut report)?;
@@ -102,6 +109,10 @@ struct Cluster {
 
 impl Cluster {
     fn start(agent: &Path, objects: &cluster::Objects) -> Result<Self> {
+        Self::start_with(agent, objects, &[])
+    }
+
+    fn start_with(agent: &Path, objects: &cluster::Objects, flags: &[&str]) -> Result<Self> {
         let lab = Lab::with("bench", &[("node-a", &["client", "server"])])?;
         let node = lab.node("node-a");
         let api = api_server(&node)?;
@@ -111,8 +122,8 @@ impl Cluster {
         let folder = tempfile::tempdir().context("making a folder for the kubeconfig")?;
         let kubeconfig = folder.path().join("kubeconfig");
         api.kubeconfig(&kubeconfig)?;
-        let agent =
-            AgentSpec::with_kubeconfig(agent, &node, &kubeconfig).arg("--log-level").arg("debug").start()?;
+        let spec = AgentSpec::with_kubeconfig(agent, &node, &kubeconfig).args(&["--log-level", "debug"]);
+        let agent = spec.args(flags).start()?;
         agent.wait_ready(READY_WITHIN)?;
         Ok(Self { agent, api, lab })
     }

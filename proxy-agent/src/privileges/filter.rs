@@ -60,7 +60,12 @@ fn rules(duty: Duty) -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_clone3, Vec::new());
     rules.insert(libc::SYS_socket, one_of(0, FAMILIES.map(|family| u64::from(family.cast_unsigned())))?);
     // The kernel looks at 32 bits of a request.
-    rules.insert(libc::SYS_ioctl, one_of(1, REQUESTS.map(|request| request & u64::from(u32::MAX)))?);
+    let mut requests = one_of(1, REQUESTS.map(|request| request & u64::from(u32::MAX)))?;
+    if duty == Duty::Restart {
+        // A start looks for the link of IPVS.
+        requests.extend(one_of(1, [libc::SIOCGIFINDEX & u64::from(u32::MAX)])?);
+    }
+    rules.insert(libc::SYS_ioctl, requests);
     Ok(rules)
 }
 

@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::requirements;
 use crate::progress::capture;
 
-/// What tests call. Every machine has all but bpftool, without which tests leave out what needs it.
-const PROGRAMS: [&str; 6] = ["bash", "bpftool", "cat", "ls", "sh", "true"];
+/// What tests call. Every machine has all but bpftool, without which tests leave out what needs it, and iproute2's `ip`.
+const PROGRAMS: [&str; 7] = ["bash", "bpftool", "cat", "ip", "ls", "sh", "true"];
 
 /// A program, and the libraries that have to lie in the guest where they lie here.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::{
 
 use super::{
     Configuration, GoDuration, PrivilegeChoice,
+    ferroute::FerrouteConfiguration,
     kube_proxy::{Conntrack, KubeProxyConfiguration},
     meaning::EXTERNAL_IPS,
 };

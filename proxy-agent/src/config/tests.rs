@@ -72,14 +72,16 @@ fn every_field_reaches_what_it_is_for() {
         loopback_node_ports: true,
         external_ips: false,
         node_address: "fd00::1".parse().ok(),
+        keep_tcp_endpoints: true,
     };
     assert_eq!(settings.planner, planner);
-    let Servers { healthz, metrics, hard_fail, sync_period } = settings.servers;
+    let Servers { healthz, metrics, hard_fail, sync_period, most_service_metrics } = settings.servers;
     assert_eq!(healthz, "[fd00::1]:11256".parse().ok());
     assert_eq!(
         (metrics.to_string(), hard_fail, sync_period.as_secs()),
         ("[fd00::1]:10249".to_owned(), true, 22)
     );
+    assert_eq!((most_service_metrics, settings.datapath.close_connections), (7, true));
     assert_eq!(settings.oom_score_adj, -998);
     assert_eq!(settings.conntrack, configuration.kube_proxy.conntrack);
     let seconds = |lifetimes: Lifetimes| {

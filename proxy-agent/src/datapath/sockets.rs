@@ -71,11 +71,13 @@ impl Sockets {
             }
         };
         let (asked, requests) = sync_channel(1);
+        let (limited, is_limited) = sync_channel(1);
         let (cgroup, work_totals) = (cgroup.to_owned(), Arc::clone(&totals));
         let thread = thread::Builder::new()
             .name("sockets".to_owned())
             .spawn(move || {
                 warn_of(privileges.limit(Duty::EnterNamespaces));
+                let _waiting = limited.send(());
                 match Namespaces::new(&cgroup) {
                     Ok(namespaces) => run(&requests, Work::new(finder, namespaces, programmer, work_totals)),
                     Err(error) => {
@@ -84,6 +86,8 @@ impl Sockets {
                 }
             })
             .map_err(|source| Error::Thread { what: "closes sockets whose endpoint is gone", source })?;
+        // Nothing is read from outside while a thread has more rights than it needs.
+        let _ended = is_limited.recv();
         Ok(Self { totals, asked: Some(asked), thread: Some(thread) })
     }
 

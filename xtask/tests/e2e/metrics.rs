@@ -228,8 +228,8 @@ fn they_follow_what_happens() {
     // A slice that says when the change was that made the controller write it.
     let refused = "ferroute_rejected_total{reason=\"no_endpoint\"}";
     let ip = cluster_ips().0;
-    let [service, mut endpoints] = small("timed", ip, &[&scene.pods[0]]);
-    scene.world.apply(&[service]);
+    let [timed, mut endpoints] = small("timed", ip, &[&scene.pods[0]]);
+    scene.world.apply(&[timed]);
     until_refused(&scene.client, Via::Tcp, (ip, 80).into());
     assert!(scrape(&scene).value(refused) > after.value(refused));
     let trigger = jiff::Timestamp::now().to_string();

@@ -153,6 +153,8 @@ fn a_connected_udp_socket_is_told_at_once_and_no_other() {
         } else {
             web.v4
         };
+        // Whom send() has told hears of it once more.
+        let _told = session.socket().take_error();
         place.run(|| session.socket().connect(to)).unwrap_or_else(|error| panic!("{what}: {error}"));
         answered_by(session, "web-2");
     }

@@ -38,7 +38,8 @@ pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
     // First, so that it is known to be there, and not to be ready.
     let counters = Arc::new(Counters::default());
     let about = observe::About {
-        configuration: serde_json::to_value(&configuration.kube_proxy).context("writing the configuration as JSON")?,
+        configuration: serde_json::to_value(&configuration.kube_proxy)
+            .context("writing the configuration as JSON")?,
         flags: env::args().skip(1).collect(),
         started,
     };
@@ -95,8 +96,10 @@ fn observed(
     counters: &Arc<Counters>,
 ) -> observe::Options {
     let servers = &settings.servers;
-    let limit =
-        || observe::ServicesLimit { bpffs: settings.datapath.bpffs.clone(), most: servers.most_service_metrics };
+    let limit = || observe::ServicesLimit {
+        bpffs: settings.datapath.bpffs.clone(),
+        most: servers.most_service_metrics,
+    };
     observe::Options {
         node_name: node_name.to_owned(),
         api_server: match &settings.source {

@@ -330,8 +330,11 @@ fn every_row_of_the_documentation_is_true() {
         let (Some(flag), Some(field)) = (&flag, &field) else { continue };
         let pointer = format!("/{}", field.replace('.', "/"));
         let (value, expected) = sample(flag, plain.pointer(&pointer).expect(field));
-        let argument =
-            if ["count-connections", "close-connections-of-gone-endpoints"].contains(&&**flag) { format!("--{flag}") } else { format!("--{flag}={value}") };
+        let argument = if ["count-connections", "close-connections-of-gone-endpoints"].contains(&&**flag) {
+            format!("--{flag}")
+        } else {
+            format!("--{flag}={value}")
+        };
         let mut arguments = vec![argument.as_str()];
         if flag == "iptables-sync-period" || flag == "ipvs-sync-period" {
             // Not longer than the other.

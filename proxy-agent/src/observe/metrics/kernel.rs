@@ -125,7 +125,10 @@ impl Kernel {
 
 /// What became of sockets whose endpoint is gone.
 fn sockets(registry: &Registry) -> Result<[(IntCounter, fn(&SocketTotals) -> u64); 4]> {
-    let closed = Opts::new("ferroute_gone_endpoint_sockets_closed_total", "Sockets that were closed because their endpoint is gone");
+    let closed = Opts::new(
+        "ferroute_gone_endpoint_sockets_closed_total",
+        "Sockets that were closed because their endpoint is gone",
+    );
     let closed = IntCounterVec::new(closed, &["protocol"])?;
     let failed = Opts::new(
         "ferroute_gone_endpoint_sockets_failed_total",

@@ -113,7 +113,7 @@ pub fn ask_within(via: Via, to: SocketAddr, patience: Duration) -> Result<Answer
         Via::Tcp => TcpSession::connect(to, patience)?.ask(b"who are you?"),
         Via::Mptcp => TcpSession::connect_mptcp(to, patience)?.ask(b"who are you?"),
         Via::Udp => UdpSession::open(to, patience)?.ask_to(b"who are you?", to),
-        Via::UdpConnected => UdpSession::connect(to, patience)?.ask(b"who are you?"),
+        Via::UdpConnected => ask_connected(to, patience),
         Via::SctpSocket => TcpSession::connect_sctp(to, patience)?.ask(b"who are you?"),
         Via::Sctp => {
             let mut session = SctpSession::connect(to, patience)?;
@@ -121,6 +121,15 @@ pub fn ask_within(via: Via, to: SocketAddr, patience: Duration) -> Result<Answer
             session.shutdown()?;
             Ok(answer)
         }
+    }
+}
+
+/// A socket whose endpoint has gone meanwhile is closed by the agent: like any program, this one then connects again.
+fn ask_connected(to: SocketAddr, patience: Duration) -> Result<Answer, Failure> {
+    let ask = || UdpSession::connect(to, patience)?.ask(b"who are you?");
+    match ask() {
+        Err(Failure { errno: Some(nix::libc::ECONNABORTED | nix::libc::EDESTADDRREQ), .. }) => ask(),
+        asked => asked,
     }
 }
 

@@ -10,12 +10,12 @@ use std::{
 
 use serde_json::{Value, json};
 use xtask::lab::{
-    Via, available,
+    TcpSession, Via, available,
     objects::{endpoint, service, slice},
 };
 
 use crate::{
-    helpers::{names, small, until_logged, web},
+    helpers::{PATIENCE, names, small, until_logged, web},
     http::{Response, get, until},
     scene::Scene,
     world::{From, SOURCES, cluster_ips, eventually, until_answered_by, until_refused},
@@ -73,12 +73,13 @@ fn ask(scene: &Scene, path: &str) -> Response {
     until(&scene.node(), TO, path, 200, |_| true)
 }
 
-/// An agent that has made requests of every kind, so that all metrics have a value.
-fn busy(name: &str, from: From) -> Scene {
+/// An agent that has made requests of every kind, and a connection that stays, so that all metrics have a value.
+fn busy(name: &str, from: From) -> (Scene, TcpSession) {
     let scene = Scene::with(name, from, 2, |spec| spec.arg("--count-connections"));
     let ips = scene.served("web");
     until_answered_by(&scene.client, Via::Tcp, (ips.0, 80).into(), "web-1");
-    scene
+    let session = scene.client.run(|| TcpSession::connect((ips.0, 80).into(), PATIENCE));
+    (scene, session.expect("a connection"))
 }
 
 /// Of kube-proxy 1.36: name, type, labels.
@@ -103,7 +104,7 @@ fn kube_proxys_metrics_have_their_names_types_and_labels() {
     if !available() {
         return;
     }
-    let scene = busy("metric-names", From::Api);
+    let (scene, _session) = busy("metric-names", From::Api);
     let exposition = scrape(&scene);
     for (name, kind, labels) in OF_KUBE_PROXY {
         assert_eq!(exposition.types.get(name).map(String::as_str), Some(kind), "{name}");
@@ -143,7 +144,7 @@ fn the_page_of_metrics_lists_what_there_is() {
     if !available() {
         return;
     }
-    let scene = busy("metric-page", From::Api);
+    let (scene, _session) = busy("metric-page", From::Api);
     let exposed = scrape(&scene).types;
     let page = read("docs/metrics.md");
     let rows = page.lines().filter(|line| line.starts_with("| `"));
@@ -165,7 +166,7 @@ fn the_dashboard_and_the_alerts_use_metrics_that_exist() {
     if !available() {
         return;
     }
-    let scene = busy("metric-users", From::Api);
+    let (scene, _session) = busy("metric-users", From::Api);
     let exposed = scrape(&scene).types;
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/ferroute.json")).expect("JSON");
     let rules: Value = serde_yaml_ng::from_str(&read("deploy/prometheus/rules.yaml")).expect("YAML");

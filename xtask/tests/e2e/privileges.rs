@@ -31,6 +31,9 @@ const SERVE: u64 = 1 << 39 | 1 << 38 | 1 << 12 | 1 << 10;
 /// SYS_ADMIN and SYS_PTRACE besides, for the thread that closes sockets in the network namespaces of pods.
 const ENTER_NAMESPACES: u64 = SERVE | 1 << 21 | 1 << 19;
 
+/// SYS_RESOURCE and SETPCAP besides, for the thread that executes the agent anew.
+const RESTART: u64 = ENTER_NAMESPACES | 1 << 24 | 1 << 8;
+
 /// The lines of interest of each thread's status.
 fn threads(agent: &Agent) -> Vec<(String, BTreeMap<String, String>)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("the agent's threads");
@@ -62,7 +65,11 @@ fn a_running_agent_has_only_what_serving_needs() {
         for (name, status) in threads(scene.world.agent("node-a")) {
             for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
                 let bits = u64::from_str_radix(&status[set], 16).expect("a set of capabilities");
-                let kept = if name == "sockets" { ENTER_NAMESPACES } else { SERVE };
+                let kept = match name.as_str() {
+                    "sockets" => ENTER_NAMESPACES,
+                    "restart" => RESTART,
+                    _ => SERVE,
+                };
                 assert_eq!(bits & !kept, 0, "{set} of the thread {name} under {from:?}: {bits:x}");
             }
             for (key, expected) in [("NoNewPrivs", "1"), ("Seccomp", "2")] {

@@ -166,6 +166,7 @@ impl StoredSocket {
     ///
     /// `ctx` comes from the kernel.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "what is written is a few bytes")]
     pub(crate) unsafe fn write<T>(ctx: *const Self, what: &T) -> bool {
         // SAFETY: as in `get`; the first word of what `meta` points at is the file that is read.
         let file = unsafe { read_volatile(read_volatile(&raw const (*ctx).meta)) };

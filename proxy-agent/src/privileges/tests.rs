@@ -28,8 +28,7 @@ fn a_thread_keeps_what_its_work_needs_and_no_other_thread_changes() {
     for duty in [Duty::Serve, Duty::EnterNamespaces, Duty::Restart] {
         let kept = capabilities::kept(duty).bits();
         let sets = ["CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"];
-        let (after, rest) =
-            limited(duty, move || (sets.map(bits), ["NoNewPrivs", "Seccomp"].map(|key| status(key))));
+        let (after, rest) = limited(duty, move || (sets.map(bits), ["NoNewPrivs", "Seccomp"].map(status)));
         let bounded = if is_root() { kept & permitted } else { bounding };
         assert_eq!(after, [kept & permitted, kept & permitted, bounded, 0, 0], "{duty:?}");
         assert_eq!(rest, ["1", "2"], "{duty:?}");

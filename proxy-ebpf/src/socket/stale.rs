@@ -99,6 +99,7 @@ pub(crate) fn report_if_stale(ctx: *const StoredSocket) -> i32 {
 ///
 /// `to` is writable, and any bytes make a value of its type.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "what is read is a few bytes")]
 unsafe fn read<T>(structure: *const c_void, offset: u32, to: *mut T) {
     let from = structure.wrapping_byte_add(offset as usize);
     // SAFETY: the caller's, and the helper checks what it reads.

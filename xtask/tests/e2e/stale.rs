@@ -190,7 +190,8 @@ fn an_endpoint_that_is_serving_keeps_its_sockets() {
         world.apply(&web.slices(&both));
         until_slices_are(&world, &web, &[&web_2]);
     };
-    let states: [(&str, fn(EndpointBuilder) -> EndpointBuilder); 3] = [
+    type State = fn(EndpointBuilder) -> EndpointBuilder;
+    let states: [(&str, State); 3] = [
         ("terminating", |endpoint| endpoint.terminating(true)),
         ("not ready, but serving", |endpoint| endpoint.conditions(false, true, false)),
         ("terminating again", |endpoint| endpoint.terminating(true)),

@@ -253,7 +253,7 @@ impl KubeProxyFlags {
         match self.healthz_port {
             Some(0) => config.healthz_bind_address.clear(),
             Some(port) => {
-                with_port(&mut config.healthz_bind_address, self.healthz_bind_address.as_ref(), port)
+                with_port(&mut config.healthz_bind_address, self.healthz_bind_address.as_ref(), port);
             }
             None => {}
         }

@@ -10,8 +10,8 @@ use crate::datapath::{AttachedProgram, MapUsage, Probe, SocketTotals};
 #[derive(Debug)]
 pub(super) struct Kernel {
     probe: Option<(Probe, Arc<SocketTotals>)>,
-    sockets: [(IntCounter, fn(&SocketTotals) -> u64); 4],
-    counts: Vec<(IntCounter, fn(&Counters) -> u64)>,
+    sockets: [Mirror<SocketTotals>; 4],
+    counts: Vec<Mirror<Counters>>,
     entries: IntGaugeVec,
     capacity: IntGaugeVec,
     attached: IntGaugeVec,
@@ -19,6 +19,9 @@ pub(super) struct Kernel {
     passes: IntCounter,
     unreadable: IntGauge,
 }
+
+/// A counter, and where it is found what it has become.
+type Mirror<T> = (IntCounter, fn(&T) -> u64);
 
 /// A counter of the programs: name, label and value, if it has one, what it counts, and where that is found.
 type Count = (&'static str, Option<(&'static str, &'static str)>, &'static str, fn(&Counters) -> u64);
@@ -124,7 +127,7 @@ impl Kernel {
 }
 
 /// What became of sockets whose endpoint is gone.
-fn sockets(registry: &Registry) -> Result<[(IntCounter, fn(&SocketTotals) -> u64); 4]> {
+fn sockets(registry: &Registry) -> Result<[Mirror<SocketTotals>; 4]> {
     let closed = Opts::new(
         "ferroute_gone_endpoint_sockets_closed_total",
         "Sockets that were closed because their endpoint is gone",
@@ -145,7 +148,7 @@ fn sockets(registry: &Registry) -> Result<[(IntCounter, fn(&SocketTotals) -> u64
     ])
 }
 
-fn counts(registry: &Registry) -> Result<Vec<(IntCounter, fn(&Counters) -> u64)>> {
+fn counts(registry: &Registry) -> Result<Vec<Mirror<Counters>>> {
     let mut families: Vec<(&str, IntCounterVec)> = Vec::new();
     let mut counters = Vec::with_capacity(COUNTS.len());
     for (name, label, help, count) in COUNTS {

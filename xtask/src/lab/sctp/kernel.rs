@@ -103,7 +103,7 @@ fn accept(listener: &TcpListener, local: SocketAddr, name: &str, stop: &Arc<Atom
             match listener.accept() {
                 // An association that the client ends is over, and that is all.
                 Ok((stream, peer)) => {
-                    drop(scope.spawn(move || answer(stream, &hello(name, peer, local), stop)))
+                    drop(scope.spawn(move || answer(stream, &hello(name, peer, local), stop)));
                 }
                 Err(_nobody) => thread::sleep(PAUSE),
             }

@@ -26,6 +26,18 @@ pub enum Family {
     V6 = 6,
 }
 
+impl Family {
+    /// As in `ipFamilies` of a Service; empty where it is not set.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
 /// The IPv4-mapped IPv6 form (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2) of an IPv4 address.
 #[inline(always)]
 #[must_use]

@@ -15,7 +15,6 @@ use axum::{
     http::{HeaderName, StatusCode},
     response::{IntoResponse, Response},
 };
-use proxy_common::Family;
 use serde::Serialize;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
@@ -163,7 +162,7 @@ impl HealthChecks {
     fn try_again(&mut self) {
         for id in std::mem::take(&mut self.lacking) {
             if self.open(&id) {
-                info!(service = %id.service, family = family(id.family), "listening for load balancers after all");
+                info!(service = %id.service, family = id.family.name(), "listening for load balancers after all");
             }
         }
     }
@@ -231,8 +230,4 @@ async fn answer(State(told): State<Arc<Told>>) -> Response {
     };
     let code = if endpoints > 0 && healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, [NO_SNIFF], [(WEIGHT, endpoints.to_string())], Json(body)).into_response()
-}
-
-fn family(family: Family) -> &'static str {
-    if family == Family::V4 { "IPv4" } else { "IPv6" }
 }

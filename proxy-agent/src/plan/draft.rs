@@ -227,7 +227,7 @@ fn open_to_all(service: &Service, family: Family) -> Option<String> {
         format!(
             "spec.loadBalancerSourceRanges has no {} range: the {0} load balancer addresses are open to every \
              client; add ranges of this family to limit them",
-            if family == Family::V4 { "IPv4" } else { "IPv6" }
+            family.name()
         )
     })
 }

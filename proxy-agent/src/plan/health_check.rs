@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use proxy_common::Family;
 
-use crate::state::{AddressType, EndpointSlice, ObjectName};
+use crate::state::{EndpointSlice, ObjectName};
 
 /// Which health check: each family of a Service has one of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,8 +35,8 @@ pub struct HealthCheckChange {
 
 /// How many addresses of a family on this node have a ready endpoint in these slices, on any port.
 pub(super) fn local_ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>, family: Family) -> usize {
-    let address_type = if family == Family::V4 { AddressType::V4 } else { AddressType::V6 };
-    let of_family = slices.filter(|slice| slice.address_type == address_type && !slice.ports.is_empty());
+    let of_family =
+        slices.filter(|slice| slice.address_type.family() == Some(family) && !slice.ports.is_empty());
     let ready =
         of_family.flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.local && endpoint.ready);
     let mut addresses: Vec<IpAddr> = ready.map(|endpoint| endpoint.address).collect();

@@ -113,7 +113,7 @@ impl NodePortAddresses {
         if addresses.iter().any(|address| family_of(*address) == family && counts(address)) {
             return None;
         }
-        let family = if family == Family::V4 { "IPv4" } else { "IPv6" };
+        let family = family.name();
         let place = match self {
             Self::All | Self::Cidrs(_) if links_known => "this node",
             _ => "status.addresses",

@@ -8,7 +8,7 @@ use std::{
 use proxy_common::{EndpointList, Family, Protocol};
 
 use super::PlannedEndpoint;
-use crate::state::{AddressType, Endpoint, EndpointSlice};
+use crate::state::{Endpoint, EndpointSlice};
 
 #[cfg(test)]
 mod tests;
@@ -67,9 +67,8 @@ pub(super) fn candidates<'a>(
     name: &str,
     protocol: Protocol,
 ) -> Vec<Candidate<'a>> {
-    let address_type = if family == Family::V4 { AddressType::V4 } else { AddressType::V6 };
     let mut found: Vec<Candidate<'a>> = Vec::new();
-    for slice in slices.filter(|slice| slice.address_type == address_type) {
+    for slice in slices.filter(|slice| slice.address_type.family() == Some(family)) {
         for port in slice.ports.iter().filter(|port| port.protocol == protocol && *port.name == *name) {
             found.extend(slice.endpoints.iter().map(|endpoint| Candidate { endpoint, port: port.port }));
         }

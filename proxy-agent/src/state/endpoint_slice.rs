@@ -1,7 +1,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
-use proxy_common::Protocol;
+use proxy_common::{Family, Protocol};
 
 use super::ObjectName;
 
@@ -34,6 +34,18 @@ pub enum AddressType {
     V6,
     /// FQDN or a type unknown to us: the slice has no endpoints for a proxy.
     Other,
+}
+
+impl AddressType {
+    /// The IP family, if it is one.
+    #[must_use]
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Self::V4 => Some(Family::V4),
+            Self::V6 => Some(Family::V6),
+            Self::Other => None,
+        }
+    }
 }
 
 /// One usable entry of `ports`.

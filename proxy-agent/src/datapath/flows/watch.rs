@@ -74,7 +74,7 @@ fn nearly_full(said: &mut Repeated, family: Family, fill: Fill, now: Instant) ->
         return None;
     }
     said.add(1, now)?;
-    let family = if family == Family::V4 { "IPv4" } else { "IPv6" };
+    let family = family.name();
     Some(format!(
         "the map of {family} flows is {} % full ({} of {} flows): new flows that do not fit are lost after a \
          minute without packets; raise --max-flows",

@@ -1,5 +1,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use proxy_common::Family;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

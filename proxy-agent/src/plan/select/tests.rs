@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::state::{Hints, ObjectName, SlicePort};
+use crate::state::{AddressType, Hints, ObjectName, SlicePort};
 
 const READY: Endpoint = Endpoint {
     address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 0)),

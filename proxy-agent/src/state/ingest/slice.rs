@@ -29,7 +29,7 @@ impl Ingest {
             triggered: triggered(object, &mut problems),
             problems: Vec::new(),
         };
-        if let Some(family) = family(address_type) {
+        if let Some(family) = address_type.family() {
             slice.ports = self.slice_ports(object, &mut problems);
             slice.endpoints = self.endpoints(object, family, &mut problems);
         }
@@ -127,14 +127,6 @@ fn address_type(text: &str, problems: &mut Vec<String>) -> AddressType {
             problems.push(format!("addressType {other:?} is not IPv4 or IPv6: the slice is skipped"));
             AddressType::Other
         }
-    }
-}
-
-fn family(address_type: AddressType) -> Option<Family> {
-    match address_type {
-        AddressType::V4 => Some(Family::V4),
-        AddressType::V6 => Some(Family::V6),
-        AddressType::Other => None,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod observe;
 pub mod plan;
 pub mod privileges;
 pub mod run;
+mod said;
 pub mod source;
 pub mod state;
 pub mod takeover;

@@ -5,7 +5,6 @@ mod counters;
 mod links;
 mod programmer;
 mod reconcile;
-mod said;
 
 #[cfg(test)]
 mod tests;

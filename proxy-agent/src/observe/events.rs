@@ -18,14 +18,18 @@ use uuid::Uuid;
 
 use crate::{
     plan::{ObjectRef, Problem},
+    said::Said,
     source::kube::{Access, Requests},
     state::ObjectName,
 };
-use limits::Told;
 pub(super) use sender::Sender;
 
 /// Events that may wait for the API server; more are dropped.
 const QUEUE: usize = 256;
+/// How soon the same thing is said again: the API server keeps an event for an hour.
+const REPEAT: Duration = Duration::from_secs(65 * 60);
+/// How many things are remembered.
+const MOST: usize = 8192;
 
 /// Says things by events. To be cloned freely; nobody who says something waits for the API server.
 #[derive(Clone, Debug)]
@@ -34,7 +38,7 @@ pub struct Events(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     node: Box<str>,
-    told: Mutex<Told>,
+    said: Mutex<Said>,
     /// `None` without an API server: then events are in the log only.
     queue: Option<mpsc::Sender<Order>>,
 }
@@ -138,7 +142,7 @@ impl Events {
     }
 
     fn new(node: &str, queue: Option<mpsc::Sender<Order>>) -> Self {
-        Self(Arc::new(Shared { node: node.into(), told: Mutex::default(), queue }))
+        Self(Arc::new(Shared { node: node.into(), said: Mutex::new(Said::new(REPEAT, MOST)), queue }))
     }
 
     /// Name of the node that all this is about.
@@ -150,9 +154,9 @@ impl Events {
     /// Says something, unless it was said lately. Whether it was news, sent or not.
     pub fn send(&self, mut event: Event) -> bool {
         if event.scope != Scope::Once {
-            let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(repeated) = told.is_news(&event) else { return false };
-            drop(told);
+            let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(repeated) = said.is_news(&event) else { return false };
+            drop(said);
             if repeated > 0 {
                 event.note.push_str(&format!(" (and {repeated} times since this was said last)"));
             }

@@ -8,11 +8,12 @@ use tokio::{
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{Counters, Links, Programmer, barrier, said::Said};
+use super::{Counters, Links, Programmer, barrier};
 use crate::{
     datapath::{Refused, RefusedReason, Report},
     observe::{Event, Observer},
     plan::{ObjectRef, PlanChange, Planner, PlannerConfig, Problem, ServicePortId},
+    said::Said,
     state::{Change, Dirty, ObjectName, Store},
 };
 
@@ -22,6 +23,10 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 
 /// Service ports that one step names in the log: a map that is full may refuse thousands.
 const NAMED: usize = 20;
+
+/// How soon the same problem is named again, and how many are remembered.
+const REPEAT: Duration = Duration::from_secs(60);
+const MOST: usize = 16_384;
 
 /// Keeps a programmer in step with a source until the source ends.
 ///
@@ -48,7 +53,7 @@ pub async fn reconcile<P: Programmer>(
         links,
         counters,
         observer,
-        said: Said::default(),
+        said: Said::new(REPEAT, MOST),
         again: HashSet::new(),
         wait: RETRY_FIRST,
         due: listed,
@@ -292,7 +297,7 @@ impl<P: Programmer> Reconciler<'_, P> {
     fn tell(&mut self, problems: &[Problem]) {
         for problem in problems {
             self.counters.add_problem();
-            if self.said.is_news(problem) {
+            if self.said.is_news(problem).is_some() {
                 warn!(object = %problem.object, "{}", problem.message);
                 let uid = match &problem.object {
                     ObjectRef::Service(name) => self.uid(name),

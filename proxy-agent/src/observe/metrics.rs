@@ -6,6 +6,7 @@
 
 mod agent;
 mod kernel;
+mod register;
 mod services;
 mod sync;
 
@@ -92,7 +93,3 @@ fn raise(counter: &IntCounter, to: u64) {
 
 /// What is measured by IP family is named so, as kube-proxy has it.
 const IP_FAMILY: &str = "ip_family";
-
-fn family_name(family: proxy_common::Family) -> &'static str {
-    if family == proxy_common::Family::V4 { "IPv4" } else { "IPv6" }
-}

@@ -1,10 +1,13 @@
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry, Result};
 
-use super::raise;
+use super::{
+    raise,
+    register::{self, counter, gauge, gauges, number},
+};
 use crate::{
-    observe::{Health, Question},
+    observe::{Health, Question, version},
     run::Counters,
 };
 
@@ -30,28 +33,13 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(registry: &Registry, health: Arc<Health>, counters: Arc<Counters>) -> Result<Self> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
+        let counter = |name: &str, help: &str| counter(registry, name, help);
+        let gauge = |name: &str, help: &str| gauge(registry, name, help);
         let answers = |name: &str, help: &str| -> Result<[IntCounter; 2]> {
-            let counters = IntCounterVec::new(Opts::new(name, help), &["code"])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(["200", "503"].map(|code| counters.with_label_values(&[code])))
+            let answers = register::counters(registry, name, help, &["code"])?;
+            Ok(["200", "503"].map(|code| answers.with_label_values(&[code])))
         };
         let (check, checks) = health_check(registry)?;
-        let watches = Opts::new(
-            "ferroute_api_watch_open",
-            "1 while the API server tells of changes, by kind of object",
-        );
-        let watches = IntGaugeVec::new(watches, &["kind"])?;
-        registry.register(Box::new(watches.clone()))?;
         build_info(registry)?;
         Ok(Self {
             answers: [
@@ -90,7 +78,12 @@ impl Agent {
                 "Requests to the API server that failed, and broken watches",
             )?,
             unreadable: counter("ferroute_api_unreadable_objects_total", "Objects that could not be read")?,
-            watches,
+            watches: gauges(
+                registry,
+                "ferroute_api_watch_open",
+                "1 while the API server tells of changes, by kind of object",
+                &["kind"],
+            )?,
             health,
             counters,
         })
@@ -112,7 +105,7 @@ impl Agent {
         raise(&self.problems, counters.problems());
         raise(&self.refused, counters.refused());
         raise(&self.sync_errors, counters.sync_errors());
-        self.waiting.set(i64::try_from(counters.waiting()).unwrap_or(i64::MAX));
+        self.waiting.set(number(counters.waiting()));
         raise(&self.lists, source.lists());
         raise(&self.lost, source.lost());
         raise(&self.unreadable, source.unreadable());
@@ -124,12 +117,11 @@ impl Agent {
 
 /// The check of kube-proxy's metrics server, under its component's names: the process answers.
 fn health_check(registry: &Registry) -> Result<(IntGauge, IntCounter)> {
-    let state = Opts::new("kubernetes_healthcheck", "1 when the check of this name succeeds");
-    let state = IntGaugeVec::new(state, &["name", "type"])?;
-    let total = Opts::new("kubernetes_healthchecks_total", "Checks by name, kind and outcome");
-    let total = IntCounterVec::new(total, &["name", "type", "status"])?;
-    registry.register(Box::new(state.clone()))?;
-    registry.register(Box::new(total.clone()))?;
+    let help = "1 when the check of this name succeeds";
+    let state = gauges(registry, "kubernetes_healthcheck", help, &["name", "type"])?;
+    let help = "Checks by name, kind and outcome";
+    let total =
+        register::counters(registry, "kubernetes_healthchecks_total", help, &["name", "type", "status"])?;
     Ok((
         state.with_label_values(&["ping", "healthz"]),
         total.with_label_values(&["ping", "healthz", "success"]),
@@ -138,14 +130,12 @@ fn health_check(registry: &Registry) -> Result<(IntGauge, IntCounter)> {
 
 /// Constant: the release whose behaviour this is, and our own.
 fn build_info(registry: &Registry) -> Result<()> {
-    let own =
-        IntGaugeVec::new(Opts::new("ferroute_build_info", "1; the release is in the labels"), &["version"])?;
+    let own = gauges(registry, "ferroute_build_info", "1; the release is in the labels", &["version"])?;
     own.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    registry.register(Box::new(own))?;
-    let kubernetes =
-        Opts::new("kubernetes_build_info", "1; the kube-proxy whose behaviour this is, in the labels");
-    let kubernetes = IntGaugeVec::new(kubernetes, &["git_version", "major", "minor", "platform"])?;
-    let platform = format!("linux/{}", crate::observe::version::ARCHITECTURE);
-    kubernetes.with_label_values(&[crate::observe::version::KUBERNETES, "1", "36", platform.as_str()]).set(1);
-    registry.register(Box::new(kubernetes))
+    let help = "1; the kube-proxy whose behaviour this is, in the labels";
+    let labels = ["git_version", "major", "minor", "platform"];
+    let kubernetes = gauges(registry, "kubernetes_build_info", help, &labels)?;
+    let platform = format!("linux/{}", version::ARCHITECTURE);
+    kubernetes.with_label_values(&[version::KUBERNETES, "1", "36", platform.as_str()]).set(1);
+    Ok(())
 }

@@ -1,9 +1,12 @@
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 use proxy_common::Counters;
 
-use super::raise;
+use super::{
+    raise,
+    register::{counter, counters, gauge, gauges, number},
+};
 use crate::datapath::{AttachedProgram, MapUsage, Probe, SocketTotals};
 
 /// What the programs count, and how full their maps are.
@@ -66,19 +69,8 @@ const COUNTS: [Count; 20] = [
 
 impl Kernel {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let by = |label: &str, name: &str, help: &str| -> Result<IntGaugeVec> {
-            let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(gauges.clone()))?;
-            Ok(gauges)
-        };
-        let unreadable =
-            IntGauge::new("ferroute_counters_unreadable", "1 when the programs' counters cannot be read")?;
-        registry.register(Box::new(unreadable.clone()))?;
+        let counter = |name: &str, help: &str| counter(registry, name, help);
+        let by = |label: &str, name: &str, help: &str| gauges(registry, name, help, &[label]);
         Ok(Self {
             probe: None,
             sockets: sockets(registry)?,
@@ -92,7 +84,11 @@ impl Kernel {
             )?,
             expired: counter("ferroute_flows_expired_total", "Flows that had expired and were let go of")?,
             passes: counter("ferroute_flow_passes_total", "Times that all flows were looked at")?,
-            unreadable,
+            unreadable: gauge(
+                registry,
+                "ferroute_counters_unreadable",
+                "1 when the programs' counters cannot be read",
+            )?,
         })
     }
 
@@ -117,29 +113,21 @@ impl Kernel {
         raise(&self.expired, collected.expired);
         raise(&self.passes, collected.passes);
         for AttachedProgram { program, places } in probe.attached() {
-            self.attached.with_label_values(&[program]).set(i64::try_from(places).unwrap_or(i64::MAX));
+            self.attached.with_label_values(&[program]).set(number(places));
         }
         for MapUsage { map, entries, capacity } in probe.usage() {
-            self.entries.with_label_values(&[map]).set(i64::try_from(entries).unwrap_or(i64::MAX));
-            self.capacity.with_label_values(&[map]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
+            self.entries.with_label_values(&[map]).set(number(entries));
+            self.capacity.with_label_values(&[map]).set(number(capacity));
         }
     }
 }
 
 /// What became of sockets whose endpoint is gone.
 fn sockets(registry: &Registry) -> Result<[Mirror<SocketTotals>; 4]> {
-    let closed = Opts::new(
-        "ferroute_gone_endpoint_sockets_closed_total",
-        "Sockets that were closed because their endpoint is gone",
-    );
-    let closed = IntCounterVec::new(closed, &["protocol"])?;
-    let failed = Opts::new(
-        "ferroute_gone_endpoint_sockets_failed_total",
-        "Sockets whose endpoint is gone and that could not be closed, each time it was tried",
-    );
-    let failed = IntCounterVec::new(failed, &["reason"])?;
-    registry.register(Box::new(closed.clone()))?;
-    registry.register(Box::new(failed.clone()))?;
+    let help = "Sockets that were closed because their endpoint is gone";
+    let closed = counters(registry, "ferroute_gone_endpoint_sockets_closed_total", help, &["protocol"])?;
+    let help = "Sockets whose endpoint is gone and that could not be closed, each time it was tried";
+    let failed = counters(registry, "ferroute_gone_endpoint_sockets_failed_total", help, &["reason"])?;
     Ok([
         (closed.with_label_values(&["UDP"]), SocketTotals::closed_udp),
         (closed.with_label_values(&["TCP"]), SocketTotals::closed_tcp),
@@ -150,26 +138,23 @@ fn sockets(registry: &Registry) -> Result<[Mirror<SocketTotals>; 4]> {
 
 fn counts(registry: &Registry) -> Result<Vec<Mirror<Counters>>> {
     let mut families: Vec<(&str, IntCounterVec)> = Vec::new();
-    let mut counters = Vec::with_capacity(COUNTS.len());
+    let mut all = Vec::with_capacity(COUNTS.len());
     for (name, label, help, count) in COUNTS {
         let Some((label, value)) = label else {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            counters.push((counter, count));
+            all.push((counter(registry, name, help)?, count));
             continue;
         };
         let family = match families.iter().find(|(known, _)| *known == name) {
             Some((_, family)) => family.clone(),
             None => {
-                let family = IntCounterVec::new(Opts::new(name, help), &[label])?;
-                registry.register(Box::new(family.clone()))?;
+                let family = counters(registry, name, help, &[label])?;
                 families.push((name, family.clone()));
                 family
             }
         };
-        counters.push((family.with_label_values(&[value]), count));
+        all.push((family.with_label_values(&[value]), count));
     }
-    Ok(counters)
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,9 +1,15 @@
-use std::{cmp::Reverse, collections::HashMap, net::IpAddr, path::PathBuf};
+use std::{cmp::Reverse, collections::HashMap, path::PathBuf};
 
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry, Result};
+use prometheus::{IntGauge, IntGaugeVec, Registry, Result};
 
-use super::IP_FAMILY;
-use crate::datapath::{BackendView, busy_backends};
+use super::{
+    IP_FAMILY,
+    register::{gauge, gauges, number},
+};
+use crate::{
+    datapath::{BackendView, busy_backends},
+    state::family_of,
+};
 
 /// How many Services have numbers of their own: each is a time series for Prometheus.
 #[derive(Clone, Debug)]
@@ -26,16 +32,12 @@ type Labels = [String; 5];
 
 impl Services {
     pub(super) fn new(registry: &Registry, limit: ServicesLimit) -> Result<Self> {
-        let connections =
-            Opts::new("ferroute_service_connections", "Open sockets to endpoints of a service port");
+        let help = "Open sockets to endpoints of a service port";
         let labels = ["namespace", "service", "port_name", "protocol", IP_FAMILY];
-        let connections = IntGaugeVec::new(connections, &labels)?;
-        let omitted = IntGauge::new(
-            "ferroute_service_connections_omitted",
-            "Service ports with open sockets that have no number of their own, because others have more",
-        )?;
-        registry.register(Box::new(connections.clone()))?;
-        registry.register(Box::new(omitted.clone()))?;
+        let connections = gauges(registry, "ferroute_service_connections", help, &labels)?;
+        let help =
+            "Service ports with open sockets that have no number of their own, because others have more";
+        let omitted = gauge(registry, "ferroute_service_connections_omitted", help)?;
         Ok(Self { limit, connections, omitted })
     }
 
@@ -46,9 +48,9 @@ impl Services {
         self.connections.reset();
         for (labels, sockets) in shown {
             let labels = labels.each_ref().map(String::as_str);
-            self.connections.with_label_values(&labels).set(i64::try_from(sockets).unwrap_or(i64::MAX));
+            self.connections.with_label_values(&labels).set(number(sockets));
         }
-        self.omitted.set(i64::try_from(omitted).unwrap_or(i64::MAX));
+        self.omitted.set(number(omitted));
     }
 }
 
@@ -57,7 +59,7 @@ fn sockets(backends: Vec<BackendView>) -> HashMap<Labels, u64> {
     let mut sockets = HashMap::new();
     for backend in backends {
         let (namespace, name) = backend.service.split_once('/').unwrap_or(("", &backend.service));
-        let family = if matches!(backend.address, IpAddr::V4(_)) { "IPv4" } else { "IPv6" };
+        let family = family_of(backend.address).name();
         let protocol = backend.protocol.to_owned();
         let labels = [namespace.into(), name.into(), backend.port_name, protocol, family.into()];
         *sockets.entry(labels).or_default() += backend.active;

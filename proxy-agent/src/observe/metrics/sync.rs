@@ -1,19 +1,23 @@
 use std::{
     collections::HashMap,
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use jiff::Timestamp;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts,
-    Registry, Result, exponential_buckets,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Opts, Registry, Result,
+    exponential_buckets,
 };
 use proxy_common::{EndpointList, Family};
 
-use super::{IP_FAMILY, family_name};
+use super::{
+    IP_FAMILY,
+    register::{counter, gauge, gauges, number, register},
+};
 use crate::{
     plan::{ServicePortId, ServicePortPlan},
-    state::{AddressType, Change},
+    state::Change,
 };
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -43,12 +47,13 @@ struct Changes {
 /// Service ports that have endpoints, but none on this node, by policy and family.
 #[derive(Debug)]
 struct NoLocal {
-    gauges: IntGaugeVec,
-    lacking: std::sync::Mutex<HashMap<ServicePortId, Lacks>>,
+    internal: [IntGauge; 2],
+    external: [IntGauge; 2],
+    lacking: Mutex<HashMap<ServicePortId, Lacks>>,
 }
 
 /// Which traffic a service port has no local endpoint for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Lacks {
     internal: bool,
     external: bool,
@@ -62,13 +67,7 @@ impl Sync {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
         let duration =
             |name: &str, help: &str| by_family(registry, name, help, exponential_buckets(0.001, 2.0, 15)?);
-        let no_local = Opts::new(
-            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
-            "Service ports with policy Local and endpoints, none of them on this node",
-        );
-        let gauges = IntGaugeVec::new(no_local, &["traffic_policy", IP_FAMILY])?;
-        registry.register(Box::new(gauges.clone()))?;
-        let sync = Self {
+        Ok(Self {
             all: duration(
                 "kubeproxy_sync_proxy_rules_duration_seconds",
                 "Steps from changes to what is programmed",
@@ -96,11 +95,9 @@ impl Sync {
             )?,
             endpoints: Changes::new(registry, "endpoint", "EndpointSlices")?,
             services: Changes::new(registry, "service", "Services")?,
-            no_local: NoLocal { gauges, lacking: std::sync::Mutex::default() },
+            no_local: NoLocal::new(registry)?,
             started: Timestamp::now(),
-        };
-        sync.no_local.set();
-        Ok(sync)
+        })
     }
 
     /// A change has come, and waits.
@@ -130,10 +127,9 @@ impl Sync {
     ) {
         let mut touched = [full; 2];
         for (id, plan) in planned {
-            touched[usize::from(id.family != Family::V4)] = true;
+            touched[index(id.family)] = true;
             self.no_local.update(id, plan);
         }
-        self.no_local.set();
         let took = took.as_secs_f64();
         let kind = if full { &self.full } else { &self.partial };
         for (index, _) in touched.into_iter().enumerate().filter(|(_, touched)| *touched) {
@@ -157,7 +153,7 @@ impl Sync {
             // What happened before this process did was not for it to program.
             if triggered >= self.started && is_complete(family) {
                 let took = (now.as_nanosecond() - triggered.as_nanosecond()) as f64 / 1e9;
-                self.latency[usize::from(family != Family::V4)].observe(took.max(0.0));
+                self.latency[index(family)].observe(took.max(0.0));
             }
         }
     }
@@ -166,47 +162,39 @@ impl Sync {
 impl Changes {
     fn new(registry: &Registry, kind: &str, objects: &str) -> Result<Self> {
         let name = |end: &str| format!("kubeproxy_sync_proxy_rules_{kind}_changes_{end}");
-        let pending =
-            IntGauge::new(name("pending"), format!("Changes of {objects} that are not programmed yet"))?;
-        let total = IntCounter::new(name("total"), format!("Changes of {objects}"))?;
-        registry.register(Box::new(pending.clone()))?;
-        registry.register(Box::new(total.clone()))?;
+        let help = format!("Changes of {objects} that are not programmed yet");
+        let pending = gauge(registry, &name("pending"), &help)?;
+        let total = counter(registry, &name("total"), &format!("Changes of {objects}"))?;
         Ok(Self { pending, total })
     }
 
     fn add(&self, changes: usize) {
         self.total.inc_by(changes as u64);
-        self.pending.add(i64::try_from(changes).unwrap_or(i64::MAX));
+        self.pending.add(number(changes));
     }
 }
 
 impl NoLocal {
+    fn new(registry: &Registry) -> Result<Self> {
+        let gauges = gauges(
+            registry,
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+            "Service ports with policy Local and endpoints, none of them on this node",
+            &["traffic_policy", IP_FAMILY],
+        )?;
+        let of = |policy| FAMILIES.map(|family| gauges.with_label_values(&[policy, family.name()]));
+        Ok(Self { internal: of("internal"), external: of("external"), lacking: Mutex::default() })
+    }
+
     fn update(&self, id: &ServicePortId, plan: Option<&ServicePortPlan>) {
-        let lacks = plan.map(Lacks::of).filter(|lacks| lacks.internal || lacks.external);
-        let mut lacking = self.lacking();
-        match lacks {
-            Some(lacks) => drop(lacking.insert(id.clone(), lacks)),
-            None => drop(lacking.remove(id)),
-        }
-    }
-
-    fn set(&self) {
-        let lacking = self.lacking();
-        for family in FAMILIES {
-            let of_family = || lacking.iter().filter(|(id, _)| id.family == family).map(|(_, lacks)| lacks);
-            let counts = [
-                ("internal", of_family().filter(|lacks| lacks.internal).count()),
-                ("external", of_family().filter(|lacks| lacks.external).count()),
-            ];
-            for (policy, count) in counts {
-                let gauge = self.gauges.with_label_values(&[policy, family_name(family)]);
-                gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-        }
-    }
-
-    fn lacking(&self) -> std::sync::MutexGuard<'_, HashMap<ServicePortId, Lacks>> {
-        self.lacking.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let now = plan.map(Lacks::of).unwrap_or_default();
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let before =
+            if now == Lacks::default() { lacking.remove(id) } else { lacking.insert(id.clone(), now) };
+        let before = before.unwrap_or_default();
+        let family = index(id.family);
+        self.internal[family].add(i64::from(now.internal) - i64::from(before.internal));
+        self.external[family].add(i64::from(now.external) - i64::from(before.external));
     }
 }
 
@@ -221,12 +209,7 @@ impl Triggers {
     /// Notes when what made this change happened. A slice that is gone is nobody's wait.
     pub(crate) fn note(&mut self, change: &Change) {
         let Change::Slice(slice) = change else { return };
-        let family = match slice.address_type {
-            AddressType::V4 => Family::V4,
-            AddressType::V6 => Family::V6,
-            AddressType::Other => return,
-        };
-        self.0.extend(slice.triggered.map(|triggered| (family, triggered)));
+        self.0.extend(slice.address_type.family().zip(slice.triggered));
     }
 }
 
@@ -242,15 +225,19 @@ fn programming_buckets() -> Vec<f64> {
 }
 
 fn by_family(registry: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> Result<[Histogram; 2]> {
-    let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &[IP_FAMILY])?;
-    registry.register(Box::new(histograms.clone()))?;
-    Ok(FAMILIES.map(|family| histograms.with_label_values(&[family_name(family)])))
+    let options = HistogramOpts::new(name, help).buckets(buckets);
+    let histograms = register(registry, HistogramVec::new(options, &[IP_FAMILY])?)?;
+    Ok(FAMILIES.map(|family| histograms.with_label_values(&[family.name()])))
 }
 
 fn timestamps(registry: &Registry, name: &str, help: &str) -> Result<[Gauge; 2]> {
-    let gauges = GaugeVec::new(Opts::new(name, help), &[IP_FAMILY])?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(FAMILIES.map(|family| gauges.with_label_values(&[family_name(family)])))
+    let gauges = register(registry, GaugeVec::new(Opts::new(name, help), &[IP_FAMILY])?)?;
+    Ok(FAMILIES.map(|family| gauges.with_label_values(&[family.name()])))
+}
+
+/// Of a family in arrays by family.
+fn index(family: Family) -> usize {
+    usize::from(family != Family::V4)
 }
 
 /// Since 1970.

@@ -2,15 +2,12 @@
 
 mod backends;
 mod cleanup;
-mod durations;
 mod flows;
 mod kube_proxy;
 mod links;
 mod node_name;
 mod output;
 mod plan;
-mod planning;
-mod privileges;
 mod run;
 mod services;
 

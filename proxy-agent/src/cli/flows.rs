@@ -1,3 +1,5 @@
+mod lifetimes;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -13,10 +15,8 @@ use serde::{
     ser::{Error as _, SerializeSeq as _},
 };
 
-use super::{
-    durations::LifetimeArgs,
-    output::{Format, ViewArgs, print_json},
-};
+use self::lifetimes::LifetimeArgs;
+use super::output::{Format, ViewArgs, print_json};
 use crate::{
     datapath::{self, FlowView, Flows, Lifetimes},
     plan::ServicePortId,

@@ -19,10 +19,11 @@ use self::{
     kube_proxy_flags::{GoBool, KubeProxyFlags},
     resolve::Resolver,
 };
-use super::{cleanup, privileges::PrivilegeArgs};
+use super::cleanup;
+use crate::privileges::Unexpected;
 
 /// Arguments of `proxy-agent run`, and of `kube-proxy`.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// kube-proxy's configuration file, which may have a second document for what Ferroute has beyond it. It is
     /// followed as it changes.
@@ -41,12 +42,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     cleanup: Option<GoBool>,
 
-    /// Where `proc` and `sys` are in which settings of the host are written.
-    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
-    host_root: PathBuf,
-
-    #[command(flatten)]
-    privileges: PrivilegeArgs,
+    /// What happens at a system call that the agent was not expected to make.
+    #[arg(long, value_enum, env = "FERROUTE_UNEXPECTED_SYSTEM_CALL", default_value = "refuse", hide = true)]
+    unexpected_system_call: Unexpected,
 
     #[command(flatten)]
     ferroute: FerrouteFlags,

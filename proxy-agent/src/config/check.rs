@@ -8,13 +8,16 @@ use super::{
     Configuration, GoDuration,
     kube_proxy::{DetectLocal, KubeProxyConfiguration},
 };
-use crate::{datapath::SourcePorts, plan::NodePortAddresses};
+use crate::{
+    datapath::{ClusterCidr, SourcePorts},
+    plan::NodePortAddresses,
+};
 
 /// The kernel makes no hash map of more than 2^27 entries, and a flow is two.
 pub const MOST_FLOWS: u32 = 1 << 26;
 
 /// kube-proxy's modes; none is iptables.
-pub(super) const MODES: [&str; 4] = ["", "iptables", "ipvs", "nftables"];
+const MODES: [&str; 4] = ["", "iptables", "ipvs", "nftables"];
 
 const DETECTORS: [&str; 4] = ["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"];
 
@@ -78,7 +81,9 @@ impl Checks {
         self.not_negative("conntrack.min", conntrack.min);
         self.not_negative("clientConnection.burst", config.client_connection.burst);
         self.detectors(config);
-        self.cluster_cidr(&config.cluster_cidr);
+        if let Err(error) = config.cluster_cidr.parse::<ClusterCidr>() {
+            self.0.push(format!("clusterCIDR: {error}"));
+        }
         if let Err(error) = config.node_port_addresses.join(",").parse::<NodePortAddresses>() {
             self.0.push(format!("nodePortAddresses: {error}"));
         }
@@ -102,23 +107,6 @@ impl Checks {
                 &format!("is empty, and detectLocalMode is {mode}"),
             );
         }
-    }
-
-    fn cluster_cidr(&mut self, text: &str) {
-        const PATH: &str = "clusterCIDR";
-        if text.is_empty() {
-            return;
-        }
-        let networks: Vec<Option<IpNet>> = text.split(',').map(|cidr| cidr.trim().parse().ok()).collect();
-        self.expect(
-            networks.iter().all(Option::is_some),
-            PATH,
-            text,
-            "is not a network in CIDR notation, or two",
-        );
-        let families: Vec<bool> = networks.iter().flatten().map(|network| network.addr().is_ipv4()).collect();
-        let one_of_each = matches!(families[..], [] | [_] | [true, false] | [false, true]);
-        self.expect(one_of_each, PATH, text, "has more than one network of an IP family");
     }
 
     fn ferroute(&mut self, config: &super::FerrouteConfiguration) {

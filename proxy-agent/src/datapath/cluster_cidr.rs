@@ -38,7 +38,7 @@ impl FromStr for ClusterCidr {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut cidr = Self::default();
-        for part in text.split(',').map(str::trim).filter(|_| !text.trim().is_empty()) {
+        for part in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
             let net: IpNet = part
                 .parse()
                 .map_err(|_| format!("{part:?} is not a network: write one such as 10.244.0.0/16"))?;

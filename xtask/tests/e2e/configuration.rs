@@ -105,6 +105,11 @@ fn a_changed_file_takes_effect_and_harms_no_request() {
     map.swap(&kubeadm(&[("verbosity: 0", "verbosity: 4")]));
     until_logged(&scene.world, "node-a", mark, &["applied the changed configuration"]);
     let mark = agent.mark();
+    // What has no meaning here is named, in a changed file as in the first.
+    let unheeded = [("verbosity: 0", "verbosity: 4"), ("masqueradeAll: false", "masqueradeAll: true")];
+    map.swap(&kubeadm(&unheeded));
+    until_logged(&scene.world, "node-a", mark, &["iptables.masqueradeAll"]);
+    until_logged(&scene.world, "node-a", mark, &["asks for nothing else than before"]);
     scene.served("more");
     until_logged(&scene.world, "node-a", mark, &["DEBUG", "programmed"]);
 

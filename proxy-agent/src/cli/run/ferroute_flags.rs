@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::value_parser;
 
+use super::kube_proxy_flags::set;
 use crate::{
     config::{FerrouteConfiguration, GoDuration, MOST_FLOWS, PrivilegeChoice},
     datapath::{SourcePorts, TcMode, WorkloadLinks, XdpMode},
@@ -12,7 +13,7 @@ use crate::{
 const MOST: i64 = MOST_FLOWS as i64;
 
 /// Ferroute's own flags. Each is a field of the second document of the configuration file, and counts more.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Debug)]
 pub(in crate::cli) struct FerrouteFlags {
     /// Follow a folder of Service, EndpointSlice and Node manifests instead of an API server.
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
@@ -113,11 +114,6 @@ pub(in crate::cli) struct FerrouteFlags {
 impl FerrouteFlags {
     /// Writes what was given into a configuration.
     pub(super) fn apply(&self, config: &mut FerrouteConfiguration) {
-        fn set<T: Clone>(field: &mut T, flag: Option<&T>) {
-            if let Some(value) = flag {
-                field.clone_from(value);
-            }
-        }
         fn set_some<T: Clone>(field: &mut Option<T>, flag: Option<&T>) {
             if let Some(value) = flag {
                 *field = Some(value.clone());

@@ -1,4 +1,4 @@
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{net::SocketAddr, str::FromStr};
 
 use clap::ArgMatches;
 
@@ -6,7 +6,7 @@ use crate::config::{Configuration, GoDuration, KubeProxyConfiguration};
 
 /// kube-proxy's own flags, under its own names (KUBE-PROXY.md 4.1). Each is a field of its configuration file;
 /// docs/configuration.md has the table.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Options of kube-proxy")]
 pub(in crate::cli) struct KubeProxyFlags {
     /// Kubeconfig of the API server to follow [default: the service account of the pod].
@@ -50,6 +50,9 @@ pub(in crate::cli) struct KubeProxyFlags {
     /// Networks of the cluster's pods.
     #[arg(long, value_name = "CIDR,...")]
     cluster_cidr: Option<String>,
+    /// How pods are told from others: --cluster-cidr counts only in mode ClusterCIDR [default: ClusterCIDR].
+    #[arg(long, value_name = "MODE")]
+    detect_local_mode: Option<String>,
     /// From -1000, never killed for want of memory, to 1000 [default: -999].
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     oom_score_adj: Option<i32>,
@@ -97,7 +100,7 @@ pub(in crate::cli) struct KubeProxyFlags {
 }
 
 /// Flags that are taken and come to nothing, with a line in the log.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Debug)]
 struct WithoutEffect {
     #[arg(long, hide = true)]
     kube_api_qps: Option<f32>,
@@ -132,8 +135,6 @@ struct WithoutEffect {
     #[arg(long, hide = true)]
     ipvs_udp_timeout: Option<GoDuration>,
     #[arg(long, hide = true)]
-    detect_local_mode: Option<String>,
-    #[arg(long, hide = true)]
     pod_bridge_interface: Option<String>,
     #[arg(long, hide = true)]
     pod_interface_name_prefix: Option<String>,
@@ -157,6 +158,8 @@ struct WithoutEffect {
 
 /// Flags that kube-proxy reads besides a file, as long as they are none of its logging.
 const BESIDES_A_FILE: [&str; 2] = ["hostname-override", "master"];
+/// Flags that are no field of a file either.
+const WITHOUT_FIELD: [&str; 2] = ["boot-id-file", "machine-id-file"];
 
 impl KubeProxyFlags {
     /// The flags of kube-proxy that are on the command line, without dashes.
@@ -170,14 +173,16 @@ impl KubeProxyFlags {
 
     /// Those of `given` that a file makes irrelevant.
     pub(super) fn ignored_with_a_file(given: &[String]) -> impl Iterator<Item = &str> {
-        given.iter().map(String::as_str).filter(|flag| !is_of_logging(flag) && !BESIDES_A_FILE.contains(flag))
+        let counts = |flag: &&str| is_of_logging(flag) || BESIDES_A_FILE.contains(flag);
+        given.iter().map(String::as_str).filter(move |flag| !counts(flag) && !WITHOUT_FIELD.contains(flag))
     }
 
     /// A sentence for each flag without effect that is no field of the configuration either.
     pub(super) fn without_field(&self) -> Vec<String> {
         let WithoutEffect { boot_id_file, machine_id_file, .. } = &self.without_effect;
-        [("boot-id-file", boot_id_file), ("machine-id-file", machine_id_file)]
+        WITHOUT_FIELD
             .into_iter()
+            .zip([boot_id_file, machine_id_file])
             .filter(|(_, value)| value.is_some())
             .map(|(flag, _)| format!("--{flag} has no effect: nothing here asks which machine this is"))
             .collect()
@@ -206,6 +211,7 @@ impl KubeProxyFlags {
         set(&mut config.client_connection.kubeconfig, self.kubeconfig.as_ref());
         set(&mut config.mode, self.proxy_mode.as_ref());
         set(&mut config.cluster_cidr, self.cluster_cidr.as_ref());
+        set(&mut config.detect_local_mode, self.detect_local_mode.as_ref());
         set(&mut config.oom_score_adj, self.oom_score_adj.as_ref());
         set(&mut config.bind_address_hard_fail, GoBool::of(&self.bind_address_hard_fail));
         set(&mut config.iptables.localhost_node_ports, GoBool::of(&self.iptables_localhost_nodeports));
@@ -297,7 +303,6 @@ impl WithoutEffect {
         set(&mut config.ipvs.tcp_timeout, self.ipvs_tcp_timeout.as_ref());
         set(&mut config.ipvs.tcp_fin_timeout, self.ipvs_tcpfin_timeout.as_ref());
         set(&mut config.ipvs.udp_timeout, self.ipvs_udp_timeout.as_ref());
-        set(&mut config.detect_local_mode, self.detect_local_mode.as_ref());
         set(&mut config.detect_local.bridge_interface, self.pod_bridge_interface.as_ref());
         set(&mut config.detect_local.interface_name_prefix, self.pod_interface_name_prefix.as_ref());
     }
@@ -330,13 +335,7 @@ impl FromStr for GoBool {
     }
 }
 
-impl fmt::Display for GoBool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-fn set<T: Clone>(field: &mut T, flag: Option<&T>) {
+pub(super) fn set<T: Clone>(field: &mut T, flag: Option<&T>) {
     if let Some(value) = flag {
         field.clone_from(value);
     }

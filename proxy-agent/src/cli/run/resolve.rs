@@ -3,7 +3,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{Args, Called, kube_proxy_flags::KubeProxyFlags};
-use crate::config::{Configuration, Conntrack, Error, Settings};
+use crate::{
+    config::{Configuration, Conntrack, Error, Settings},
+    privileges::Privileges,
+};
 
 /// Makes settings of the configuration file, if there is one, and the flags.
 #[derive(Debug)]
@@ -66,7 +69,9 @@ impl Resolver {
             .settings()
             .map_err(|mistakes| Error::Wrong { origin: "what the flags say".to_owned(), mistakes })
             .context("taking flags and configuration together")?;
-        settings.datapath.privileges = self.args.privileges.strictly(settings.datapath.privileges);
+        if let Privileges::Drop(unexpected) = &mut settings.datapath.privileges {
+            *unexpected = self.args.unexpected_system_call;
+        }
         settings.datapath.or_own_cgroup = self.called == Called::KubeProxy;
         said.extend(configuration.without_effect());
         Ok(Resolved { file, configuration, settings, said })

@@ -1,4 +1,4 @@
-use std::{env, sync::Arc};
+use std::{env, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -28,8 +28,8 @@ pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
     let node_name = node_name(settings.node_name.as_deref())?;
     info!(version = env!("CARGO_PKG_VERSION"), node = node_name, source = ?settings.source, "starting");
     said.iter().for_each(|line| warn!("{line}"));
-    host::set_oom_score(&resolver.args.host_root, settings.oom_score_adj);
-    host::set_conntrack(&resolver.args.host_root, &settings.conntrack)?;
+    host::set_oom_score(Path::new("/"), settings.oom_score_adj);
+    host::set_conntrack(Path::new("/"), &settings.conntrack)?;
     if GoBool::is_set(resolver.args.init_only) {
         let _prepared = Datapath::open(&settings.datapath).context("opening the data path")?;
         info!("prepared what needs privileges; what was programmed before goes on");
@@ -40,7 +40,7 @@ pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
     let about = observe::About {
         configuration: serde_json::to_value(&configuration.kube_proxy)
             .context("writing the configuration as JSON")?,
-        flags: env::args().skip(1).collect(),
+        flags: env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect(),
         started,
     };
     let observation = observe::start(observed(&settings, &node_name, about, &counters))?;
@@ -81,7 +81,7 @@ pub(super) fn start(resolver: &Resolver, resolved: Resolved) -> Result<()> {
                 counters,
                 observation,
             ) => Some(ended),
-            () = follow(resolver, follower, running, &log) => None,
+            () = follow(resolver, follower, running, said, &log) => None,
         }
     });
     // A file or a name that is still being read, from a server that does not answer, is not waited for.
@@ -140,6 +140,7 @@ async fn follow(
     resolver: &Resolver,
     follower: Option<Follower>,
     mut running: Settings,
+    mut said: Vec<String>,
     log: &logging::Handle,
 ) {
     let Some(mut follower) = follower else { return std::future::pending().await };
@@ -151,18 +152,20 @@ async fn follow(
                 continue;
             }
         };
-        if resolved.settings == running {
-            info!("the changed configuration asks for nothing else than before");
-            continue;
-        }
+        let is_another = resolved.settings != running;
         // What the rest takes, the agent may have given up by now.
-        let level = resolved.settings.logging.level;
-        running.logging.level = level;
+        running.logging.level = resolved.settings.logging.level;
         if running != resolved.settings {
             info!("starting anew for the changed configuration; what is programmed serves meanwhile");
             return;
         }
-        log.set_level(level);
+        resolved.said.iter().filter(|line| !said.contains(line)).for_each(|line| warn!("{line}"));
+        said = resolved.said;
+        if !is_another {
+            info!("the changed configuration asks for nothing else than before");
+            continue;
+        }
+        log.set_level(running.logging.level);
         info!("applied the changed configuration");
     }
 }

@@ -288,7 +288,9 @@ impl Datapath {
     }
 
     fn tell_of_attached(&self) {
-        let on_cgroup = self.stats.iter().map(|stats| AttachedProgram { program: stats.program, places: 1 });
+        let is_on_cgroup = |program| Hook::ALL.iter().any(|hook| hook.name() == program);
+        let on_cgroup = self.stats.iter().filter(|stats| is_on_cgroup(stats.program));
+        let on_cgroup = on_cgroup.map(|stats| AttachedProgram { program: stats.program, places: 1 });
         let on_links = self.attachments.attached();
         let on_links = on_links.map(|(hook, places)| AttachedProgram { program: hook.name(), places });
         self.probe.set_attached(on_cgroup.chain(on_links).collect());

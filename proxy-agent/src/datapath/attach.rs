@@ -150,7 +150,7 @@ impl Attachments {
         // Until it is certain that none is: TC would take what XDP has made of a packet for what came.
         let wants_xdp = self.wants(LinkHook::UplinkXdp, needs_workload);
         let gets_xdp = |link: &&Link| {
-            wants_xdp && link.role == LinkHook::UplinkXdp.role() && !self.no_xdp.contains_key(&link.index)
+            wants_xdp && link.role == LinkHook::UplinkXdp.role() && self.may_take_xdp(link)
                 || self.table.may_have_xdp_first(link.index)
         };
         let first: BTreeSet<u32> = topology.links.iter().filter(gets_xdp).map(|link| link.index).collect();
@@ -214,6 +214,11 @@ impl Attachments {
         wanted && self.programs.contains_key(&hook)
     }
 
+    /// Whether XDP is tried on an uplink: it was not refused before, at the MTU that the link has now.
+    fn may_take_xdp(&self, link: &Link) -> bool {
+        link.ethernet && !link.hides_tags && self.no_xdp.get(&link.index) != Some(&link.mtu)
+    }
+
     fn attach_tc(&self, netlink: &Netlink, pins: &Pins, hook: LinkHook, link: &Link) -> io::Result<Attached> {
         let loaded = self.loaded(hook)?;
         let done = if self.tcx {
@@ -246,7 +251,7 @@ impl Attachments {
             });
             return Ok(Attached::Refused);
         }
-        if self.no_xdp.get(index) == Some(mtu) {
+        if !self.may_take_xdp(link) {
             return Ok(Attached::Refused);
         }
         let hook = LinkHook::UplinkXdp;

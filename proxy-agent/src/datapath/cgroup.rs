@@ -105,11 +105,12 @@ impl Cgroup {
 /// # Errors
 /// [`Error::NoCgroup`], which says what to mount.
 pub fn of_node() -> Result<(PathBuf, Because), Error> {
-    let without = match choose(&evidence::read()?) {
+    let evidence = evidence::read()?;
+    let without = match choose(&evidence) {
         Choice::Take(path, because) => return Ok((path, because)),
         Choice::Without(without) => without,
     };
-    match mount::mount() {
+    match mount::mount(evidence.first_is_outside()) {
         Ok(path) => Ok((path, Because::Mounted)),
         Err(why_not) => Err(Error::NoCgroup { without: without.to_string(), why_not }),
     }

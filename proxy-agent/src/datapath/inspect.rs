@@ -122,8 +122,8 @@ pub fn inspect(bpffs: &Path) -> Result<Snapshot, Error> {
     Ok(Snapshot { counters: maps.counters()?, frontends, backends })
 }
 
-/// The backends that have open sockets, in no order: a look that costs little more than their number, for those
-/// who look often.
+/// The backends that have open sockets, in no order, for those who look often: frontends and source ranges are not
+/// read.
 ///
 /// # Errors
 /// As [`inspect`].

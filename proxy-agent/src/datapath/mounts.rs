@@ -74,7 +74,7 @@ pub(crate) fn info_of_kind<'a>(table: &'a [u8], kind: &'a [u8]) -> impl Iterator
 }
 
 /// The kernel writes blanks and backslashes as `\ooo`.
-pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
+fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, after @ ..] = rest {

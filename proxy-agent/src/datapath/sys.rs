@@ -162,6 +162,14 @@ struct Program {
     name: [u8; 16],
     ifindex: u32,
     expected_attach_type: u32,
+    btf: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_count: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_count: u32,
+    attach_btf_id: u32,
 }
 
 fn bpf<A: Pod>(command: u32, attributes: &mut A) -> io::Result<i32> {

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{self, Command},
 };
 
@@ -12,6 +12,8 @@ use rustix::{
     mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount},
     thread::UnshareFlags,
 };
+
+use crate::world::hierarchy;
 
 const SYS: &str = "/sys/fs/cgroup";
 const LAYOUT: &str = "FERROUTE_TEST_LAYOUT";
@@ -26,10 +28,7 @@ fn in_layout(test: &str, layout: fn(&Path)) {
         layout(Path::new(&cgroup));
         return;
     }
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let hierarchy = mounts.lines().find(|line| line.contains(" cgroup2 ")).unwrap();
-    let hierarchy = PathBuf::from(hierarchy.split(' ').nth(1).unwrap());
-    let cgroup = hierarchy.join(format!("ferroute-test-{}-{test}", process::id()));
+    let cgroup = hierarchy().join(format!("ferroute-test-{}-{test}", process::id()));
     fs::create_dir_all(cgroup.join("pod")).unwrap();
     // A process 1 of its own, which stays outside of that cgroup: the machine's may be out of reach.
     let mut child = Command::new("unshare");
@@ -55,13 +54,11 @@ fn own_mounts() {
     // SAFETY: a new mount namespace leaves the thread's memory and descriptors as they are.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
-    let points: Vec<_> = mounts.lines().filter(|line| line.contains(" cgroup2 ")).collect();
-    let host = points[0].split(' ').nth(1).unwrap().to_owned();
+    let host = hierarchy();
     mount("none", "/run", "tmpfs", MountFlags::empty(), None).unwrap();
     fs::create_dir("/run/host").unwrap();
     mount_bind(&host, "/run/host").unwrap();
-    for point in [SYS, &host] {
+    for point in [Path::new(SYS), &host] {
         // The second is below the first, or the same.
         let _gone = unmount(point, UnmountFlags::DETACH);
     }

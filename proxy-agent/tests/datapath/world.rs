@@ -49,9 +49,7 @@ impl World {
         let bpffs = directory.path().join("bpf");
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("ferroute-test-{}-{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let hierarchy = fs::read_to_string("/proc/self/mounts").unwrap();
-        let hierarchy = hierarchy.lines().find(|line| line.contains(" cgroup2 ")).unwrap();
-        let hierarchy = Path::new(hierarchy.split(' ').nth(1).unwrap());
+        let hierarchy = hierarchy();
         let cgroups = ["one", "two"].map(|which| hierarchy.join(format!("{name}-{which}")));
         cgroups.iter().for_each(|cgroup| fs::create_dir(cgroup).unwrap());
         let world = Self { _directory: directory, bpffs, cgroups };
@@ -167,4 +165,11 @@ pub(crate) fn plan(address: &str, endpoints: &[&str]) -> ServicePortPlan {
         source_ranges: Vec::new(),
         exempt_sources: Vec::new(),
     }
+}
+
+/// Where cgroup v2 is mounted, as this thread sees it.
+pub(crate) fn hierarchy() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" cgroup2 ")).unwrap();
+    mount.split(' ').nth(1).unwrap().into()
 }

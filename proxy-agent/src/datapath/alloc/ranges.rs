@@ -8,13 +8,16 @@ use proxy_common::SlotRange;
 pub(crate) struct Ranges {
     by_base: BTreeMap<u32, u32>,
     by_len: BTreeSet<(u32, u32)>,
+    /// The lengths of all of them.
+    free: u32,
     resting: Vec<SlotRange>,
 }
 
 impl Ranges {
     /// A space of `capacity` slots, all free.
     pub(crate) fn new(capacity: u32) -> Self {
-        let mut ranges = Self { by_base: BTreeMap::new(), by_len: BTreeSet::new(), resting: Vec::new() };
+        let (by_base, by_len) = (BTreeMap::new(), BTreeSet::new());
+        let mut ranges = Self { by_base, by_len, free: 0, resting: Vec::new() };
         ranges.insert(SlotRange { base: 0, len: capacity });
         ranges
     }
@@ -84,7 +87,7 @@ impl Ranges {
 
     /// How many slots are free, in runs of any length.
     pub(crate) fn available(&self) -> u32 {
-        self.by_base.values().sum()
+        self.free
     }
 
     /// How many slots wait for a grace period.
@@ -96,12 +99,14 @@ impl Ranges {
         if len > 0 {
             self.by_base.insert(base, len);
             self.by_len.insert((len, base));
+            self.free += len;
         }
     }
 
     fn remove(&mut self, SlotRange { base, len }: SlotRange) {
         self.by_base.remove(&base);
         self.by_len.remove(&(len, base));
+        self.free -= len;
     }
 }
 

@@ -86,8 +86,12 @@ impl Evidence {
             path.as_deref()
                 .is_some_and(|path| path != "/" && path.starts_with('/') && !path.starts_with("/.."))
         };
-        let outside = self.first.as_deref().is_some_and(|path| path.starts_with("/.."));
-        !outside && (below(&self.own) || below(&self.first))
+        !self.first_is_outside() && (below(&self.own) || below(&self.first))
+    }
+
+    /// Whether process 1 is in none of the cgroups that are to be seen from here.
+    pub(super) fn first_is_outside(&self) -> bool {
+        self.first.as_deref().is_some_and(|path| path.starts_with("/.."))
     }
 
     /// Whether a cgroup is what a container sees as the root, and nothing else is in there.

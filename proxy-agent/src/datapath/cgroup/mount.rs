@@ -11,7 +11,6 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use super::evidence;
 use crate::datapath::mounts;
 
 /// Where the agent mounts the node's hierarchy when nobody has: in its own mount namespace, if it has one.
@@ -22,8 +21,8 @@ const OURS: &str = "ferroute";
 const FIRST_NAMESPACE: u64 = 0xefff_fffb;
 
 /// Mounts the hierarchy as it is seen from the first cgroup namespace, or from that of a process 1 outside of this
-/// container (a pod with `hostPID`; on kind that is the node's). Why it could not be done, otherwise.
-pub(super) fn mount() -> Result<PathBuf, String> {
+/// container (a pod with `hostPID`; on kind that is the node's), which `first_is_outside` says. Why it could not be done, otherwise.
+pub(super) fn mount(first_is_outside: bool) -> Result<PathBuf, String> {
     let here = namespace("/proc/thread-self/ns/cgroup")
         .map_err(|error| format!("looking at the cgroup namespace: {error}"))?;
     if here == FIRST_NAMESPACE {
@@ -33,9 +32,7 @@ pub(super) fn mount() -> Result<PathBuf, String> {
         "entering the cgroup namespace of process 1, which needs hostPID, CAP_SYS_PTRACE and CAP_SYS_ADMIN";
     let first = File::open("/proc/1/ns/cgroup").map_err(|error| format!("{entered}: {error}"))?;
     let there = first.metadata().map_err(|error| format!("{entered}: {error}"))?.ino();
-    let outside =
-        evidence::read().is_ok_and(|evidence| evidence.first.is_some_and(|path| path.starts_with("/..")));
-    if there == here || !outside {
+    if there == here || !first_is_outside {
         return Err(format!("{entered}: process 1 is this container's own"));
     }
     // Of a thread, because nothing else of the agent is to change.

@@ -129,16 +129,16 @@ fn load(
     sys::update(constants_fd, &0_u32.to_ne_bytes(), constants.data())
         .and_then(|()| sys::freeze_map(constants_fd))
         .map_err(|error| Unavailable::System("writing constants of a program", error))?;
-    let pins = ["BACKENDS4", "BACKENDS6"].map(|name| (name, sys::open_pin(&layout.path(name))));
-    let mut maps = vec![(".rodata", constants_fd.as_raw_fd(), constants)];
-    for (name, pin) in &pins {
-        let fd = pin.as_ref().map_err(|error| {
-            Unavailable::System("opening the maps of backends", io::Error::from(error.kind()))
-        })?;
-        let map = object.maps.get(*name).ok_or_else(|| broken(&format!("it has no map {name}")))?;
-        maps.push((*name, fd.as_raw_fd(), map));
+    let mut maps = vec![(".rodata", constants_fd.as_raw_fd(), constants.clone())];
+    // Open until the program is loaded.
+    let mut pins = Vec::new();
+    for name in ["BACKENDS4", "BACKENDS6"] {
+        let pin = sys::open_pin(&layout.path(name))
+            .map_err(|error| Unavailable::System("opening the maps of backends", error))?;
+        let map = object.maps.get(name).ok_or_else(|| broken(&format!("it has no map {name}")))?;
+        maps.push((name, pin.as_raw_fd(), map.clone()));
+        pins.push(pin);
     }
-    let maps: Vec<_> = maps.into_iter().map(|(name, fd, map)| (name, fd, map.clone())).collect();
     let text_sections: HashSet<usize> = [key.0].into();
     object
         .relocate_maps(maps.iter().map(|(name, fd, map)| (*name, *fd, map)), &text_sections)

@@ -1,21 +1,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
     fs::{self, File},
     io,
-    os::{
-        fd::AsFd,
-        unix::{ffi::OsStringExt, fs::MetadataExt},
-    },
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::datapath::mounts::unescape;
+use crate::datapath::mounts;
 
 const OWN: &str = "/proc/thread-self/ns/net";
-const MOUNTS: &str = "/proc/thread-self/mountinfo";
 
 /// Opens network namespaces by their inode number.
 ///
@@ -82,7 +77,7 @@ pub(super) fn enter(namespace: &File) -> io::Result<()> {
 
 impl Found {
     fn look_at_mounts(&mut self) {
-        let Ok(table) = fs::read(MOUNTS) else { return };
+        let Ok(table) = mounts::read_info() else { return };
         for (number, path) in mounted(&table) {
             if self.missing.contains(&number) {
                 self.take(number, &path);
@@ -136,12 +131,9 @@ impl Found {
 
 /// Network namespaces in a table of mounts, with where they are mounted.
 fn mounted(table: &[u8]) -> impl Iterator<Item = (u32, PathBuf)> + '_ {
-    table.split(|byte| *byte == b'\n').filter_map(|line| {
-        let mut fields = line.split(|byte| *byte == b' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let number = root.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
-        let number = str::from_utf8(number).ok()?.parse().ok()?;
-        Some((number, PathBuf::from(OsString::from_vec(unescape(point)))))
+    mounts::info_of_kind(table, b"nsfs").filter_map(|mount| {
+        let number = mount.root.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()?;
+        Some((number, mount.point))
     })
 }
 

@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -78,7 +78,6 @@ impl Work {
                 }
                 Ok(left) => left_before = left,
                 Err(error) => {
-                    SocketTotals::add(&self.totals.failed_passes, 1);
                     done.error = Some(error);
                     break;
                 }
@@ -146,13 +145,10 @@ impl Work {
 
     fn report(&mut self, done: &Done, found: usize, took: Duration) {
         let totals = &self.totals;
-        SocketTotals::add(&totals.passes, 1);
         SocketTotals::add(&totals.closed_udp, done.udp);
         SocketTotals::add(&totals.closed_tcp, done.tcp);
         SocketTotals::add(&totals.unreachable, done.unreachable);
         SocketTotals::add(&totals.refused, done.refused);
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        totals.last_pass_nanoseconds.store(nanoseconds, Ordering::Relaxed);
         let took_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         if done.udp + done.tcp > 0 {
             tracing::info!(

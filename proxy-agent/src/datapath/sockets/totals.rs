@@ -1,27 +1,15 @@
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What has happened to sockets whose endpoint was gone, since the agent's start.
 #[derive(Debug, Default)]
 pub struct SocketTotals {
-    pub(super) passes: AtomicU64,
     pub(super) closed_udp: AtomicU64,
     pub(super) closed_tcp: AtomicU64,
     pub(super) unreachable: AtomicU64,
     pub(super) refused: AtomicU64,
-    pub(super) failed_passes: AtomicU64,
-    pub(super) last_pass_nanoseconds: AtomicU64,
 }
 
 impl SocketTotals {
-    /// How many times all sockets were looked through.
-    #[must_use]
-    pub fn passes(&self) -> u64 {
-        self.passes.load(Ordering::Relaxed)
-    }
-
     /// UDP sockets that were closed.
     #[must_use]
     pub fn closed_udp(&self) -> u64 {
@@ -45,18 +33,6 @@ impl SocketTotals {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Times that the sockets could not be looked through.
-    #[must_use]
-    pub fn failed_passes(&self) -> u64 {
-        self.failed_passes.load(Ordering::Relaxed)
-    }
-
-    /// How long the last look took, with the closing.
-    #[must_use]
-    pub fn last_pass(&self) -> Duration {
-        Duration::from_nanos(self.last_pass_nanoseconds.load(Ordering::Relaxed))
     }
 
     pub(super) fn add(to: &AtomicU64, number: usize) {

@@ -7,40 +7,13 @@ use std::{
 use aya_obj::generated::bpf_insn;
 use bytemuck::{Pod, Zeroable};
 
-use super::{address, address_mut, bpf, owned, raw};
+use super::{LINK_CREATE, PROG_LOAD, Program, address, address_mut, bpf, owned, raw};
 
-const PROG_LOAD: u32 = 5;
 const MAP_FREEZE: u32 = 22;
-const LINK_CREATE: u32 = 28;
 const ITER_CREATE: u32 = 33;
 
 const BPF_PROG_TYPE_TRACING: u32 = 26;
 const BPF_TRACE_ITER: u32 = 28;
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Program {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    ifindex: u32,
-    expected_attach_type: u32,
-    btf: u32,
-    func_info_rec_size: u32,
-    func_info: u64,
-    func_info_count: u32,
-    line_info_rec_size: u32,
-    line_info: u64,
-    line_info_count: u32,
-    attach_btf_id: u32,
-}
 
 /// `BPF_LINK_CREATE` of an iterator: program, nothing, attach type, flags, and what to iterate over.
 #[derive(Clone, Copy, Pod, Zeroable)]
